@@ -1,0 +1,1 @@
+"""noisegate keeps noisy neighbours apart on Kubernetes nodes."""
