@@ -73,8 +73,8 @@ class Cores(NamedTuple):
     """Exclusive cores of one container.
 
     Attributes:
-        init: Whether `index` counts `initContainers` rather than `containers`.
-        index: Position of the container.
+        init: Whether `position` counts `initContainers` rather than `containers`.
+        position: Position of the container.
         number: Cores, at least 1.
         resource: The extended resource asked for.
         limited: Whether the container itself writes a limit (else one equal to the request must be added).
@@ -82,7 +82,7 @@ class Cores(NamedTuple):
     """
 
     init: bool
-    index: int
+    position: int
     number: int
     resource: str
     limited: bool
@@ -165,10 +165,10 @@ def _read_one(container: Container, init: bool, index: int, resource: str, found
     if number == 0:
         return None
     env = False
-    for position, variable in enumerate(container.env):
+    for place, variable in enumerate(container.env):
         if variable.name == keys.CPU_ENV:
             env = True
-            path = f"{_place(init, index)}.env[{position}].value"
+            path = f"{_place(init, index)}.env[{place}].value"
             if variable.value is None and variable.value_from is not None:
                 found.warn(ENV_FROM_ELSEWHERE, path, "", f"{keys.CPU_ENV} comes from a valueFrom and is kept; the container asks for {number}")
             elif variable.value != str(number):

@@ -15,23 +15,23 @@ class _Partial(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     """A partial view of a Kubernetes type: unknown fields are skipped."""
 
 
-class EnvVar(_Partial):
+class EnvVar(_Partial, frozen=True):
     name: str
     value: str | None = None
     value_from: dict[str, Any] | None = None
 
 
-class VolumeMount(_Partial):
+class VolumeMount(_Partial, frozen=True):
     name: str
     mount_path: str
 
 
-class VolumeDevice(_Partial):
+class VolumeDevice(_Partial, frozen=True):
     name: str
     device_path: str
 
 
-class ResourceRequirements(_Partial):
+class ResourceRequirements(_Partial, frozen=True):
     requests: Quantities = {}
     limits: Quantities = {}
 
@@ -39,7 +39,7 @@ class ResourceRequirements(_Partial):
 NO_RESOURCES = ResourceRequirements()
 
 
-class Container(_Partial):
+class Container(_Partial, frozen=True):
     name: str
     env: tuple[EnvVar, ...] = ()
     resources: ResourceRequirements = NO_RESOURCES
@@ -47,7 +47,7 @@ class Container(_Partial):
     volume_devices: tuple[VolumeDevice, ...] = ()
 
 
-class PodSpec(_Partial):
+class PodSpec(_Partial, frozen=True):
     containers: tuple[Container, ...] = ()
     init_containers: tuple[Container, ...] = ()
     volumes: tuple[dict[str, Any], ...] = ()
@@ -58,7 +58,7 @@ class PodSpec(_Partial):
     resources: ResourceRequirements = NO_RESOURCES
 
 
-class ObjectMeta(_Partial):
+class ObjectMeta(_Partial, frozen=True):
     name: str = ""
     generate_name: str = ""
     namespace: str = ""
@@ -71,49 +71,49 @@ NO_METADATA = ObjectMeta()
 NO_SPEC = PodSpec()
 
 
-class Pod(_Partial):
+class Pod(_Partial, frozen=True):
     """A Pod (v1), and equally the `template` of a workload."""
 
     metadata: ObjectMeta = NO_METADATA
     spec: PodSpec = NO_SPEC
 
 
-class NetworkAttachmentDefinitionSpec(_Partial):
+class NetworkAttachmentDefinitionSpec(_Partial, frozen=True):
     config: str = ""
 
 
-class NetworkAttachmentDefinition(_Partial):
+class NetworkAttachmentDefinition(_Partial, frozen=True):
     """A NetworkAttachmentDefinition (k8s.cni.cncf.io/v1)."""
 
     metadata: ObjectMeta = NO_METADATA
     spec: NetworkAttachmentDefinitionSpec = NetworkAttachmentDefinitionSpec()
 
 
-class _ClaimTemplate(_Partial):
+class _ClaimTemplate(_Partial, frozen=True):
     metadata: ObjectMeta = NO_METADATA
 
 
-class _WorkloadSpec(_Partial):
+class _WorkloadSpec(_Partial, frozen=True):
     template: Pod = Pod()
     volume_claim_templates: tuple[_ClaimTemplate, ...] = ()
 
 
-class Workload(_Partial):
+class Workload(_Partial, frozen=True):
     """A Deployment, StatefulSet, DaemonSet, ReplicaSet (apps/v1) or Job (batch/v1): a pod template at `spec.template`."""
 
     metadata: ObjectMeta = NO_METADATA
     spec: _WorkloadSpec = _WorkloadSpec()
 
 
-class _JobTemplate(_Partial):
+class _JobTemplate(_Partial, frozen=True):
     spec: _WorkloadSpec = _WorkloadSpec()
 
 
-class _CronJobSpec(_Partial):
+class _CronJobSpec(_Partial, frozen=True):
     job_template: _JobTemplate = _JobTemplate()
 
 
-class CronJob(_Partial):
+class CronJob(_Partial, frozen=True):
     """A CronJob (batch/v1): a pod template at `spec.jobTemplate.spec.template`."""
 
     metadata: ObjectMeta = NO_METADATA
@@ -138,7 +138,7 @@ def decode(decoder: "msgspec.json.Decoder[T]", raw: bytes | msgspec.Raw) -> T:
     except msgspec.ValidationError:
         # Kubernetes reads null as absent; the typed decoder does not, and only hand-made JSON holds any.
         try:
-            return msgspec.convert(_without_nulls(msgspec.json.decode(raw)), decoder.type)  # type: ignore[no-any-return]
+            return msgspec.convert(_without_nulls(msgspec.json.decode(raw)), decoder.type)  
         except (msgspec.MsgspecError, RecursionError) as error:
             raise NotThatObject(str(error)) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

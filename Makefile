@@ -1,0 +1,63 @@
+# Targets are the project's whole interface for people: `make` lists them.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check fmt lint types layers docs docs-check coverage bench bench-quick wheel clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: $(READY) ## start the admission server, send the example pods through it over TLS, show what came out
+	$(BIN)/noisegate demo
+
+test: $(READY) ## run all tests
+	$(BIN)/python -m pytest
+
+check: lint types layers docs-check ## everything about the code that needs no run: lint, types, import contracts, generated docs
+
+fmt: $(READY) ## format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lint: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(READY)
+	$(BIN)/mypy noisegate tests bench
+
+layers: $(READY)
+	$(BIN)/lint-imports
+
+docs: $(READY) ## write the generated pages of docs/
+	$(BIN)/noisegate problems --markdown > docs/problems.md
+
+docs-check: $(READY)
+	@$(BIN)/noisegate problems --markdown | diff -u docs/problems.md - || { echo "docs/problems.md is stale: run make docs"; exit 1; }
+
+coverage: $(READY) ## run all tests and measure what they cover
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine --quiet 2>/dev/null || true
+	$(BIN)/coverage report
+
+bench: $(READY) ## measure the admission server against a no-op in the same run (about 4 minutes)
+	$(BIN)/python -m bench
+
+bench-quick: $(READY) ## the same in half a minute, for a first impression
+	$(BIN)/python -m bench --quick
+
+wheel: $(READY) ## build the wheel into dist/
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+clean: ## remove what make made
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* .import_linter_cache
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "noisegate needs Python 3.11 or newer: make PYTHON=python3.12"; exit 1; }
+	@echo "installing into $(VENV) ..."
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[webhook,dev]'
+	@touch $@

@@ -1,0 +1,101 @@
+"""All five kinds together: what a pod asks for, read once."""
+
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any, Final, Literal, NamedTuple, TypeVar
+
+from noisegate.isolation import disk, keys, network, networks, rdt
+from noisegate.isolation.disk import DiskRequest
+from noisegate.isolation.network import NetworkRequest
+from noisegate.isolation.networks import Selection
+from noisegate.isolation.problems import Findings, Problem
+from noisegate.isolation.rdt import RdtRequest
+
+Kind = Literal["disk", "network", "rdt", "sriov", "cpu"]
+KINDS: Final[tuple[Kind, ...]] = ("disk", "network", "rdt", "sriov", "cpu")
+
+LONGEST_REMEMBERED: Final = 2048
+"""Characters. Longer values are read anew each time, so that what is remembered stays small."""
+
+
+class Asked(NamedTuple):
+    """What the annotations of a pod ask for. A kind that is absent or wrong is None (or empty).
+
+    Attributes:
+        disk: Disk bandwidth by volume.
+        network: Network bandwidth of the pod.
+        rdt: RDT classes.
+        networks: Attachments, the default network first where the pod names one.
+        bad: The kinds whose annotations cannot be meant.
+    """
+
+    disk: DiskRequest | None = None
+    network: NetworkRequest | None = None
+    rdt: RdtRequest | None = None
+    networks: tuple[Selection, ...] = ()
+    bad: frozenset[Kind] = frozenset()
+
+
+NOTHING: Final = Asked()
+
+_SCANNED = ("rdt.resources.beta.kubernetes.io/", keys.OWN_PREFIX)
+
+
+def asks(annotations: Mapping[str, str]) -> bool:
+    """Tell whether any annotation asks for one of the kinds."""
+    for key in annotations:
+        if key in _TEXT_KEYS or key.startswith(_SCANNED):
+            return True
+    return False
+
+
+def read(annotations: Mapping[str, str], found: Findings) -> Asked:
+    """Read all annotations of a pod: needs no spec, no policy and no catalogue, so the node enforcer reads the same."""
+    bad: set[Kind] = set()
+    text = annotations.get(keys.DISK)
+    disk_request = None if text is None else _take(_read_disk, text, "disk", bad, found)
+    text = annotations.get(keys.NETWORK)
+    network_request = None if text is None else _take(_read_network, text, "network", bad, found)
+    before = len(found.problems)
+    rdt_request = rdt.read(annotations, found)
+    if len(found.problems) > before:
+        bad.add("rdt")
+    selections: tuple[Selection, ...] = ()
+    for key, reader in ((keys.DEFAULT_NETWORK, _read_default_network), (keys.NETWORKS, _read_networks)):
+        text = annotations.get(key)
+        if text is not None:
+            selections += _take(reader, text, "sriov", bad, found) or ()
+    return Asked(disk_request, network_request, rdt_request, selections, frozenset(bad))
+
+
+T = TypeVar("T")
+_Reading = tuple[T, tuple[Problem, ...], tuple[Problem, ...]]
+
+
+def _take(reader: "Callable[[str], _Reading[T]]", text: str, kind: Kind, bad: set[Kind], found: Findings) -> T | None:
+    """Read a value, from memory where the same text was read before: replicas of a workload carry the same bytes."""
+    value, problems, warnings = reader(text) if len(text) <= LONGEST_REMEMBERED else reader.__wrapped__(text)  # type: ignore[attr-defined]
+    if warnings:
+        found.warnings += warnings
+    if problems:
+        found.problems += problems
+        bad.add(kind)
+        return None
+    return value  # type: ignore[no-any-return]
+
+
+def _remembered(read_text: Callable[[str, Findings], T]) -> Any:
+    @lru_cache(maxsize=1024)
+    def reading(text: str) -> _Reading[T]:
+        found = Findings()
+        value = read_text(text, found)
+        return value, tuple(found.problems), tuple(found.warnings)
+
+    return reading
+
+
+_read_disk = _remembered(disk.read)
+_read_network = _remembered(network.read)
+_read_networks = _remembered(lambda text, found: networks.read(keys.NETWORKS, text, found))
+_read_default_network = _remembered(lambda text, found: networks.read(keys.DEFAULT_NETWORK, text, found))
+_TEXT_KEYS: Final = frozenset({keys.DISK, keys.NETWORK, keys.NETWORKS, keys.DEFAULT_NETWORK})

@@ -1,0 +1,186 @@
+"""Requests and limits of bandwidth, as disk and network share them (pod-api.md, common rules).
+
+`{"requests": {KEY: Q}, "limits": {KEY: Q}}`: the keys are independent of each other; for one key, a limit alone is its
+request too, and a request alone has no upper bound.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Final, Literal, NamedTuple
+
+from noisegate.isolation.payload import Payload, Step
+from noisegate.isolation.problems import Code, shown
+from noisegate.isolation.quantity import BAD_QUANTITY, NOT_WHOLE, NotWholeError, suggest, whole
+from noisegate.isolation.quantity import format as write
+
+REQUEST_EXCEEDS_LIMIT: Final = Code(
+    "NG008",
+    "request-exceeds-limit",
+    "What is promised is more than what is allowed.",
+    'networkio.kubernetes.io/resources: \'{"requests": {"egress": "60M"}, "limits": {"egress": "50M"}}\'',
+    'networkio.kubernetes.io/resources: \'{"requests": {"egress": "50M"}, "limits": {"egress": "60M"}}\'',
+)
+REQUEST_WITHOUT_LIMIT: Final = Code(
+    "NG052",
+    "request-without-limit",
+    "Warning: a request without a limit has no upper bound, and nothing reserves or enforces it yet.",
+    'networkio.kubernetes.io/resources: \'{"requests": {"egress": "50M"}}\'',
+    'networkio.kubernetes.io/resources: \'{"requests": {"egress": "50M"}, "limits": {"egress": "60M"}}\'',
+)
+CODES: Final = (REQUEST_EXCEEDS_LIMIT, REQUEST_WITHOUT_LIMIT)
+
+QosClass = Literal["guaranteed", "burstable"]
+
+MOST_NAMED: Final = 5
+"""Names told in one warning; the API server cuts warnings at 256 characters."""
+
+
+class Bound(NamedTuple):
+    """What is asked for one direction. None: not asked for; zero cannot be asked for.
+
+    Attributes:
+        request: What is to be reserved. It is None beside a limit that is derived, and only there.
+        limit: Upper bound. None beside a request: there is none.
+        follows: Whether only the limit was written, so that the request follows it.
+    """
+
+    request: int | None = None
+    limit: int | None = None
+    follows: bool = False
+
+
+UNSET: Final = Bound()
+
+
+class Change(NamedTuple):
+    """Something that may not change on a running pod: where, what stands there now, and what is wrong with it."""
+
+    path: str
+    value: str
+    message: str
+
+
+Members = dict[str, Any]
+Steps = tuple[Step, ...]
+
+_GROUPS: Final = frozenset({"requests", "limits"})
+
+
+def groups(payload: Payload, value: object, known: frozenset[str], steps: Steps = ()) -> tuple[Members, Members]:
+    """Return the members of `requests` and of `limits`; what is wrong is reported and left out."""
+    both = payload.members(value, _GROUPS, *steps) or {}
+    requests: Members = {}
+    limits: Members = {}
+    if "requests" in both:
+        requests = payload.members(both["requests"], known, *steps, "requests") or requests
+    if "limits" in both:
+        limits = payload.members(both["limits"], known, *steps, "limits") or limits
+    return requests, limits
+
+
+def bound(
+    payload: Payload, requests: Members, limits: Members, key: str, read: Callable[[object, Steps], int | None], steps: Steps = ()
+) -> Bound:
+    """Return what is asked for one key.
+
+    Args:
+        payload: Where problems are reported.
+        requests: Members of `requests`.
+        limits: Members of `limits`.
+        key: Such as `rbps`.
+        read: Returns the value in base units, or None once it has reported why there is none.
+        steps: Where `requests` and `limits` stand.
+    """
+    request = limit = None
+    if key in requests:
+        request = read(requests[key], (*steps, "requests", key))
+    if key in limits:
+        limit = read(limits[key], (*steps, "limits", key))
+        if key not in requests:
+            return Bound(limit, limit, limit is not None)
+    if request is not None and limit is not None and request > limit:
+        told = f'request "{shown(requests[key])}" is larger than limit "{shown(limits[key])}"'
+        payload.deny(REQUEST_EXCEEDS_LIMIT, requests[key], told, *steps, "requests", key, hint="lower the request or raise the limit")
+    return Bound(request, limit)
+
+
+def amount(payload: Payload, value: object, unit: str, steps: Steps) -> int | None:
+    """Return a whole, positive quantity that is written as a string, or report why it is none."""
+    text = payload.string(value, *steps)
+    if text is None:
+        return None
+    try:
+        return whole(text)
+    except ValueError as error:
+        explain(payload, text, text, unit, error, steps)
+        return None
+
+
+def explain(payload: Payload, value: str, text: str, unit: str, error: ValueError, steps: Steps, rest: str = "") -> None:
+    """Report why the quantity `text`, which stands in `value` with `rest` behind it, is not meant as it is written."""
+    told = f'"{shown(text)}" {error}'
+    if isinstance(error, NotWholeError):
+        payload.deny(NOT_WHOLE, value, f"{told} of {unit}", *steps, hint=_spelling(text, rest))
+    elif text == "max" and "limits" in steps:
+        payload.deny(BAD_QUANTITY, value, f"{told}; the unit is {unit}", *steps, hint="leave it out and give a request: there is no upper bound then")
+    else:
+        payload.deny(BAD_QUANTITY, value, f"{told}; the unit is {unit}", *steps, hint=_spelling(text, rest))
+
+
+def meant(text: str) -> str:
+    """Return the whole, positive quantity that a text is or was obviously meant to be; else an empty string."""
+    for spelling in (text, suggest(text)):
+        try:
+            whole(spelling)
+        except ValueError:
+            continue
+        return spelling
+    return ""
+
+
+def _spelling(text: str, rest: str) -> str:
+    spelling = meant(text)
+    return f"write {spelling}{rest}" if spelling else ""
+
+
+def qos_class(bounds: Iterable[Bound]) -> QosClass:
+    """Return guaranteed where every request has a limit that equals it; what is derived or not asked for does not count."""
+    for asked in bounds:
+        if asked.request is not None and asked.request != asked.limit:
+            return "burstable"
+    return "guaranteed"
+
+
+def warn_unlimited(payload: Payload, names: Sequence[str]) -> None:
+    """Warn once of all requests without a limit."""
+    more = len(names) - MOST_NAMED
+    named = ", ".join(names[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+    payload.warn(REQUEST_WITHOUT_LIMIT, named, f"{named}: a request without a limit is not reserved or enforced by anything yet", hint="give a limit")
+
+
+def changes(old: Bound, new: Bound) -> Iterator[tuple[Literal["requests", "limits"], str]]:
+    """Yield what may not change on a running pod: in which group, and why.
+
+    The limit of what had one may get another value, and a request that came from its limit follows. Limits that are
+    derived change with what they are derived from.
+    """
+    if _limited(old) != _limited(new):
+        yield "limits", f"a limit may not be {'removed' if _limited(old) else 'added'} on a running pod"
+    if not (_promised(old) or _promised(new)):
+        return
+    if old.request is None:
+        yield "requests", "a request may not be added on a running pod"
+    elif new.request is None:
+        yield "requests", "a request may not be removed on a running pod"
+    elif new.request != old.request:
+        why = "; a limit alone is its request too" if new.follows else ""
+        yield "requests", f"the request may not change on a running pod: it is {write(old.request)}, not {write(new.request)}{why}"
+
+
+def _limited(asked: Bound) -> bool:
+    """Tell whether the limit was written."""
+    return asked.limit is not None and asked.request is not None
+
+
+def _promised(asked: Bound) -> bool:
+    """Tell whether the request was written."""
+    return asked.request is not None and not asked.follows

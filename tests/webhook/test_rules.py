@@ -1,0 +1,210 @@
+"""mutations.yaml."""
+
+from pathlib import Path
+
+import pytest
+
+from noisegate.webhook import rules
+from noisegate.webhook.faults import ConfigError
+from noisegate.webhook.rules import Leaf, When
+
+GENERATED = """
+mutations:
+  perContainer:
+    env:
+    - name: CMK_PROC_FS
+      value: /host/proc
+    volumeMounts:
+    - {mountPath: /host/proc, name: cmk-host-proc, readOnly: true}
+    - {mountPath: /opt/bin, name: cmk-install-dir, readOnly: true}
+  perPod:
+    metadata:
+      annotations:
+        cmk.intel.com/resources-injected: "true"
+    spec:
+      serviceAccountName: cmk-serviceaccount
+      tolerations:
+      - operator: Exists
+      volumes:
+      - {hostPath: {path: /proc}, name: cmk-host-proc}
+      - {hostPath: {path: /opt/bin}, name: cmk-install-dir}
+"""
+
+TEMPLATE = """
+mutations:
+  perPod:
+    metadata:
+      annotations:
+        cmk.intel.com/resources-injected: "true"
+    spec:
+      serviceAccount: cmk-serviceaccount
+      tolerations:
+      - operator: Exists
+      volumes:
+      - name: cmk-host-proc
+        hostPath:
+          path: "/proc"
+      - name: cmk-config-dir
+        hostPath:
+          path: "/etc/cmk"
+      - name: cmk-install-dir
+        hostPath:
+          path: "/opt/bin"
+  perContainer:
+    env:
+    - name: CMK_PROC_FS
+      value: "/host/proc"
+    volumeMounts:
+    - name: cmk-host-proc
+      mountPath: /host/proc
+      readOnly: true
+    - name: cmk-config-dir
+      mountPath: /etc/cmk
+    - name: cmk-install-dir
+      mountPath: /opt/bin
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "volumes"),
+    [
+        pytest.param(GENERATED, ["cmk-host-proc", "cmk-install-dir"], id="as cluster-init wrote it"),
+        pytest.param(TEMPLATE, ["cmk-config-dir", "cmk-host-proc", "cmk-install-dir"], id="as the template had it"),
+    ],
+)
+def test_original_files(text: str, volumes: list[str]) -> None:
+    """Both shapes of the original's file are one rule for pods that ask for cores, everywhere, with one warning."""
+    loaded = rules.load(text, "mutations.yaml")
+
+    (rule,) = loaded.rules
+    assert rule.name == "mutations"
+    assert rule.when == When(frozenset({"cmk.intel.com/exclusive-cores", "cmk.intel.com/exclusive-non-isolcpus-cores"}), (), (), None)
+    assert rule.containers == "all"
+    assert sorted(rule.volumes) == volumes
+    assert Leaf(("spec",), "serviceAccountName", "cmk-serviceaccount", element=False) in rule.per_pod
+    assert Leaf(("env",), "CMK_PROC_FS", {"name": "CMK_PROC_FS", "value": "/host/proc"}, element=True) in rule.per_container
+    assert loaded.notes == (
+        "mutations.yaml: mutations: gives a service account, a toleration of every taint, host paths to asking pods of "
+        "every namespace; write it as a rule with when.namespaces to limit that",
+    )
+
+
+def test_shipped_file() -> None:
+    """The shipped file is sound, gives nothing privileged anywhere by itself, and holds the three shipped rules."""
+    path = Path(__file__).parents[2] / "mutations.yaml"
+    loaded = rules.load(path.read_bytes(), "mutations.yaml")
+
+    assert [(rule.name, rule.when.namespaces) for rule in loaded.rules] == [("cmk", None), ("cmk-isolate", ()), ("sriov-dpdk", ())]
+    assert [rule.profile for rule in loaded.rules] == ["", "", "sriov-dpdk"]
+    assert [rule.about_cores for rule in loaded.rules] == [True, True, False]
+    assert loaded.rules[2].guaranteed
+    assert loaded.notes == ()
+
+
+def test_empty_file() -> None:
+    """An empty file has no rules."""
+    assert rules.load("", "m.yaml").rules == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param("mutation: {}", "m.yaml:1: mutation: ", id="unknown top-level key"),
+        pytest.param("rules:\n- name: a\n  when: {}\n  perpod: {}\n", "m.yaml:4: rules[0].perpod: ", id="unknown key of a rule"),
+        pytest.param("rules:\n- name: Not_A_Name\n  when: {}\n", "m.yaml:2: rules[0].name: ", id="bad name"),
+        pytest.param("rules:\n- {name: a, when: {}}\n- {name: a, when: {}}\n", "m.yaml:3: rules[1].name: ", id="name taken"),
+        pytest.param(
+            "rules:\n- name: a\n  when: {}\n  perPod:\n    spec:\n      toleration: []\n",
+            'm.yaml:6: rules[0].perPod.spec.toleration: "toleration": a rule may not set this field; did you mean tolerations?',
+            id="unknown field of a pod",
+        ),
+        pytest.param(
+            "rules:\n- name: a\n  when: {}\n  perContainer:\n    volumeMounts:\n    - {name: x}\n",
+            'm.yaml:6: rules[0].perContainer.volumeMounts[0]: {"name": "x"}: an element of volumeMounts is a map with mountPath',
+            id="element without merge key",
+        ),
+        pytest.param(
+            "rules:\n- name: a\n  when: {}\n  perPod:\n    metadata:\n      annotations: {x: true}\n",
+            'm.yaml:6: rules[0].perPod.metadata.annotations[x]: true: a string is needed; put the value in quotation marks, as in "true"',
+            id="annotation that is no text",
+        ),
+        pytest.param(
+            "rules:\n- name: a\n  when: {}\n  perContainer: {containers: asking, tty: true}\n",
+            'm.yaml:4: rules[0].perContainer.containers: "asking": asking needs when.resources: the resources that are asked for',
+            id="asking for what",
+        ),
+        pytest.param(
+            "rules:\n- name: a\n  when: {}\n  perContainer: {containers: some}\n",
+            'm.yaml:4: rules[0].perContainer.containers: "some": allowed: all, asking, or a list of container names',
+            id="which containers",
+        ),
+        pytest.param(
+            "rules:\n- name: a\n  when: {}\n  perPod: {kind: Pod}\n",
+            'm.yaml:4: rules[0].perPod.kind: "kind": allowed: metadata, spec',
+            id="field beside metadata and spec",
+        ),
+        pytest.param(
+            "rules:\n- name: a\n  when: {}\n  perPod: {metadata: {name: x}}\n",
+            'm.yaml:4: rules[0].perPod.metadata.name: "name": allowed: annotations, labels',
+            id="field of metadata",
+        ),
+        pytest.param(
+            "rules:\n- name: a\n  when: {}\n  perPod: {spec: {hostNetwork: true}}\n",
+            'm.yaml:3: rules[0].when.namespaces: rule "a" gives hostNetwork; such a rule names the namespaces it works in '
+            "(names or globs, not * alone)",
+            id="privilege everywhere",
+        ),
+        pytest.param(
+            "rules:\n- name: a\n  when: {namespaces: ['*']}\n  perContainer: {securityContext: {capabilities: {add: [SYS_ADMIN]}}}\n",
+            'm.yaml:3: rules[0].when.namespaces: "*": rule "a" gives capabilities; such a rule names the namespaces it works in '
+            "(names or globs, not * alone)",
+            id="privilege in every namespace",
+        ),
+        pytest.param("rules: [", "m.yaml:2:1: not YAML: ", id="not YAML"),
+    ],
+)
+def test_refused(text: str, expected: str) -> None:
+    """What is wrong is told with file, line, key and value."""
+    with pytest.raises(ConfigError) as caught:
+        rules.load(text, "m.yaml")
+
+    assert str(caught.value).startswith(expected)
+
+
+def test_everything_at_once() -> None:
+    """All that is wrong with a file is told together."""
+    with pytest.raises(ConfigError) as caught:
+        rules.load("rules:\n- name: a\n  when: {}\n  perPod: {x: 1, y: 2, spec: {hostPID: true}}\n", "m.yaml")
+
+    assert len(caught.value.faults) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "privilege"),
+    [
+        ("perPod: {spec: {volumes: [{name: a, hostPath: {path: /}}]}}", "host paths"),
+        ("perPod: {spec: {tolerations: [{operator: Exists}]}}", "a toleration of every taint"),
+        ("perPod: {spec: {serviceAccount: x}}", "a service account"),
+        ("perPod: {spec: {hostIPC: true}}", "hostIPC"),
+        ("perPod: {spec: {initContainers: [{name: x}]}}", "a container of its own"),
+        ("perPod: {spec: {securityContext: {sysctls: [{name: a, value: b}]}}}", "sysctls"),
+        ("perContainer: {securityContext: {privileged: true}}", "securityContext.privileged"),
+    ],
+)
+def test_privileges(text: str, privilege: str) -> None:
+    """Each kind of privilege needs namespaces, and has enough with them."""
+    rule = "rules:\n- name: a\n  when: {%s}\n  " + text + "\n"
+    with pytest.raises(ConfigError, match=f'rule "a" gives {privilege};'):
+        rules.load(rule % "", "m.yaml")
+
+    assert rules.load(rule % "namespaces: [team-*]", "m.yaml").rules[0].when.in_namespace("team-a")
+
+
+def test_no_privilege() -> None:
+    """Switches that are off and tolerations of one key give nothing away."""
+    text = (
+        "rules:\n- name: a\n  when: {}\n  perPod: {spec: {hostPID: false, tolerations: [{key: cmk, operator: Exists}]}}\n"
+        "  perContainer: {securityContext: {privileged: false}}\n"
+    )
+
+    assert len(rules.load(text, "m.yaml").rules) == 1

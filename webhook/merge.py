@@ -1,0 +1,304 @@
+"""What a rule wants against what a pod has: by Kubernetes' own merge keys, so that a second pass changes nothing."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from noisegate.isolation import keys
+from noisegate.isolation.problems import Code, Findings
+from noisegate.webhook import podfields
+from noisegate.webhook.objects import NO_METADATA, NO_RESOURCES, NO_SPEC, Container, Pod
+from noisegate.webhook.patch import Patch, escape
+from noisegate.webhook.rules import Conflict, Leaf, Rule, identity_of
+
+VOLUME_CONFLICT: Final = Code(
+    "NG601",
+    "volume-name-taken",
+    "A rule of mutations.yaml adds a volume, but the pod has a volume of that name from another source.",
+    "volumes:\n  - name: cmk-host-proc\n    emptyDir: {}",
+    "volumes:\n  - name: scratch\n    emptyDir: {}",
+)
+RULE_CONFLICT: Final = Code(
+    "NG602",
+    "rule-conflict",
+    "A rule of mutations.yaml says one thing, the pod another, and the rule is written to refuse that (onConflict: deny).",
+    "nodeSelector: {pool: slow}",
+    "nodeSelector: {pool: fast}",
+)
+KEPT: Final = Code(
+    "NG651",
+    "own-value-kept",
+    "Warning: a rule of mutations.yaml sets this to another value; the pod's own is kept.",
+    "serviceAccountName: mine",
+    "(leave it out to get the rule's)",
+)
+CODES: Final = (VOLUME_CONFLICT, RULE_CONFLICT, KEPT)
+
+# Markers that we write: whatever else stands there is replaced.
+_OURS: Final = frozenset({keys.CPU_INJECTED, keys.VOLUME_PATHS, keys.REQUIRED_PLUGINS})
+
+
+class Scope(NamedTuple):
+    """A pod or one of its containers.
+
+    Attributes:
+        pointer: Its JSON pointer: empty for the pod, `/spec/containers/0` for a container.
+        container: The container, or None for the pod.
+    """
+
+    pointer: str
+    container: Container | None
+
+
+class Merge:
+    """Collects what one pod lacks.
+
+    Args:
+        pod: The pod, typed.
+        raw: The same pod as bytes; decoded whole only for a rule that sets a field the typed view does not hold.
+        found: Where conflicts go.
+        root: JSON pointer of the pod in `raw`; empty where it is the whole.
+    """
+
+    def __init__(self, pod: Pod, raw: bytes | msgspec.Raw, found: Findings, root: str = "") -> None:
+        self.pod = pod
+        self.patch = Patch()
+        self._raw = raw
+        self._root = root
+        self._whole: Any = None
+        self._found = found
+        self._planned: dict[tuple[str, tuple[str, ...], str], Any] = {}
+
+    def put(self, scope: Scope, leaf: Leaf) -> None:
+        """Add a leaf that is known to be absent; the first of several equal identities wins."""
+        slot = (scope.pointer, leaf.path, leaf.identity)
+        if slot in self._planned:
+            return
+        self._planned[slot] = leaf.value
+        path = leaf.path
+        depth = self._present(scope, path)
+        if depth == len(path):
+            pointer = scope.pointer + "".join(["/" + escape(step) for step in path])
+            if leaf.element:
+                self.patch.append(pointer, leaf.value)
+            else:
+                self.patch.set(f"{pointer}/{escape(leaf.identity)}", leaf.value)
+            return
+        root = scope.pointer + "".join(["/" + escape(step) for step in path[: depth + 1]])
+        missing = path[depth + 1 :]
+        innermost: Any = [] if leaf.element else {}
+        parent = self.patch.make(root, {} if missing else innermost)
+        for step in missing[:-1]:
+            parent = parent.setdefault(step, {})
+        if missing:
+            parent = parent.setdefault(missing[-1], innermost)
+        if leaf.element:
+            parent.append(leaf.value)
+        else:
+            parent[leaf.identity] = leaf.value
+
+    def want(self, scope: Scope, leaf: Leaf, rule: Rule) -> None:
+        """Add a leaf of a rule where it is absent; where something else stands, do as the rule or the field says."""
+        existing = self._existing(scope, leaf.path)
+        if leaf.element:
+            place = find(leaf, existing or ())
+            if place is None:
+                self.put(scope, leaf)
+            else:
+                self._settle_element(scope, leaf, rule, place, existing[place])
+            return
+        value = self._member(scope, leaf, existing)
+        if value is None or (leaf.identity == "serviceAccountName" and value == "default"):
+            # ServiceAccount admission runs before webhooks and fills in `default`.
+            self.put(scope, leaf)
+        elif not podfields.same(leaf.value, value, leaf.identity):
+            self._settle_member(scope, leaf, rule, value)
+
+    def want_unit(self, rule: Rule, scopes: Sequence[Scope]) -> None:
+        """Add a rule's volumes with the mounts that use them: only what a container mounts, only where its place is free."""
+        volumes = self.pod.spec.volumes
+        pod_scope = Scope("", None)
+        places = {name: find(leaf, volumes) for name, leaf in rule.volumes.items()}
+        taken = {
+            name for name, place in places.items() if place is not None and not podfields.same(rule.volumes[name].value, volumes[place])
+        }
+        used: set[str] = set()
+        for scope in scopes:
+            for leaf in rule.per_container:
+                if leaf.path not in _MOUNTS or leaf.value.get("name") not in rule.volumes:
+                    continue
+                name = leaf.value["name"]
+                if name in taken and rule.on_conflict == "keep":
+                    continue
+                existing = self._existing(scope, leaf.path)
+                place = find(leaf, existing)
+                if place is None:
+                    used.add(name)
+                    self.put(scope, leaf)
+                elif existing[place].name == name:
+                    used.add(name)
+                else:
+                    self._settle_element(scope, leaf, rule, place, existing[place])
+        for name, leaf in rule.volumes.items():
+            if name not in used:
+                continue
+            place = places[name]
+            if place is None:
+                self.put(pod_scope, leaf)
+            elif name in taken and rule.on_conflict == "replace":
+                self.patch.set(f"/spec/volumes/{place}", leaf.value)
+            elif name in taken:
+                self._found.deny(
+                    VOLUME_CONFLICT,
+                    f"spec.volumes[{place}]",
+                    name,
+                    f'rule "{rule.name}" adds a volume "{name}", but the pod has one of that name from another source',
+                    "rename the pod's volume and the mounts that use it",
+                )
+
+    def _settle_element(self, scope: Scope, leaf: Leaf, rule: Rule, place: int, existing: Any) -> None:
+        field = leaf.path[-1]
+        if field in ("volumeMounts", "volumeDevices"):
+            if existing.name == leaf.value.get("name"):
+                return
+            quiet = True
+        elif field == "env":
+            if existing.value_from is None and leaf.value.get("value", "") == (existing.value or "") and "valueFrom" not in leaf.value:
+                return
+            if "valueFrom" in leaf.value and existing.value_from is not None and podfields.same(leaf.value["valueFrom"], existing.value_from):
+                return
+            quiet = False
+        else:
+            if podfields.same(leaf.value, existing):
+                return
+            quiet = False
+        pointer = scope.pointer + "".join(["/" + escape(step) for step in leaf.path]) + f"/{place}"
+        default: Conflict = "deny" if field == "volumes" else "keep"
+        self._settle(pointer, leaf, rule, rule.on_conflict or default, quiet)
+
+    def _settle_member(self, scope: Scope, leaf: Leaf, rule: Rule, existing: Any) -> None:
+        pointer = scope.pointer + "".join(["/" + escape(step) for step in (*leaf.path, leaf.identity)])
+        if leaf.path == ("metadata", "annotations"):
+            if leaf.identity in _OURS:
+                self.put(scope, leaf)
+                return
+            if keys.is_ours(leaf.identity):
+                # What the pod says itself wins over what a rule says for it.
+                self._settle(pointer, leaf, rule, "deny" if rule.on_conflict == "deny" else "keep", quiet=True)
+                return
+        self._settle(pointer, leaf, rule, rule.on_conflict or "keep", quiet=False, existing=existing)
+
+    def _settle(self, pointer: str, leaf: Leaf, rule: Rule, conflict: Conflict, quiet: bool, existing: Any = None) -> None:
+        path = readable(pointer)
+        if conflict == "replace":
+            self.patch.set(pointer, leaf.value)
+        elif conflict == "deny":
+            self._found.deny(
+                VOLUME_CONFLICT if leaf.path == ("spec", "volumes") else RULE_CONFLICT,
+                path,
+                existing,
+                f'rule "{rule.name}" sets {leaf.identity} and refuses pods that set it otherwise',
+                "leave it out of the pod",
+            )
+        elif not quiet:
+            self._found.warn(KEPT, path, existing, f'rule "{rule.name}" sets {leaf.identity} otherwise; the pod\'s own is kept')
+
+    def _member(self, scope: Scope, leaf: Leaf, existing: Any) -> Any:
+        if scope.container is None and leaf.path == ("spec",) and leaf.identity == "serviceAccountName":
+            return self.pod.spec.service_account_name or None
+        return existing.get(leaf.identity) if isinstance(existing, dict) else None
+
+    def _existing(self, scope: Scope, path: tuple[str, ...]) -> Any:
+        """Return the map or list at a path; empty where it is absent."""
+        container = scope.container
+        if container is None:
+            if path in _POD_FIELDS:
+                part, attribute = _POD_FIELDS[path]
+                return getattr(getattr(self.pod, part), attribute)
+        elif path in _CONTAINER_FIELDS:
+            return getattr(container, _CONTAINER_FIELDS[path])
+        elif path in _RESOURCES:
+            return getattr(container.resources, path[1])
+        value = self._at(scope.pointer)
+        for step in path:
+            value = value.get(step) if isinstance(value, Mapping) else None
+        return value
+
+    def _present(self, scope: Scope, path: tuple[str, ...]) -> int:
+        """Return how many steps of a path lead to something that is there."""
+        container = scope.container
+        if container is None:
+            if path in _POD_FIELDS:
+                part, attribute = _POD_FIELDS[path]
+                holder = getattr(self.pod, part)
+                if holder is NO_METADATA or holder is NO_SPEC:
+                    return 0
+                return 2 if getattr(holder, attribute) else 1
+            if path == ("spec",):
+                return 0 if self.pod.spec is NO_SPEC else 1
+        elif path in _CONTAINER_FIELDS:
+            return 1 if getattr(container, _CONTAINER_FIELDS[path]) else 0
+        elif path in _RESOURCES:
+            if container.resources is NO_RESOURCES:
+                return 0
+            return 2 if getattr(container.resources, path[1]) else 1
+        value = self._at(scope.pointer)
+        for depth, step in enumerate(path):
+            value = value.get(step) if isinstance(value, Mapping) else None
+            if value is None:
+                return depth
+        return len(path)
+
+    def _at(self, pointer: str) -> Any:
+        if self._whole is None:
+            self._whole = msgspec.json.decode(self._raw)
+        value = self._whole
+        for step in (self._root + pointer).split("/")[1:]:
+            value = value[int(step)] if isinstance(value, list) else value[step]
+        return value
+
+
+_RESOURCES: Final = (("resources", "limits"), ("resources", "requests"))
+_MOUNTS: Final = (("volumeMounts",), ("volumeDevices",))
+_POD_FIELDS: Final = {
+    ("metadata", "annotations"): ("metadata", "annotations"),
+    ("metadata", "labels"): ("metadata", "labels"),
+    ("spec", "volumes"): ("spec", "volumes"),
+    ("spec", "tolerations"): ("spec", "tolerations"),
+    ("spec", "nodeSelector"): ("spec", "node_selector"),
+}
+_CONTAINER_FIELDS: Final = {("env",): "env", ("volumeMounts",): "volume_mounts", ("volumeDevices",): "volume_devices"}
+
+
+def find(leaf: Leaf, existing: Sequence[Any]) -> int | None:
+    """Return the position of the element that is the leaf's own, by its merge key or, without one, by its whole value."""
+    field, identity = leaf.path[-1], leaf.identity
+    for place, element in enumerate(existing):
+        if field == "env":
+            match = element.name == identity
+        elif field == "volumeMounts":
+            match = element.mount_path.rstrip("/") == identity.rstrip("/")
+        elif field == "volumeDevices":
+            match = element.device_path == identity
+        elif field in podfields.MERGE_KEYS:
+            match = identity_of(field, element) == identity
+        else:
+            match = podfields.same(leaf.value, element)
+        if match:
+            return place
+    return None
+
+
+def readable(pointer: str) -> str:
+    """Return a JSON pointer as the dotted path that messages use."""
+    path = ""
+    for escaped in pointer.split("/")[1:]:
+        step = escaped.replace("~1", "/").replace("~0", "~")
+        if step.isdigit():
+            path += f"[{step}]"
+        elif "." in step or "/" in step:
+            path += f"[{step}]"
+        else:
+            path += f".{step}" if path else step
+    return path

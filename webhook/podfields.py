@@ -1,0 +1,72 @@
+"""Facts of the Pod API that merging needs: field names, merge keys, and what the API server fills in.
+
+Source: k8s.io/api/core/v1 types (patchMergeKey tags) and its defaulting, Kubernetes 1.34 to 1.37.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+MERGE_KEYS: Final[Mapping[str, tuple[str, ...]]] = {
+    "volumes": ("name",),
+    "env": ("name",),
+    "volumeMounts": ("mountPath",),
+    "volumeDevices": ("devicePath",),
+    "initContainers": ("name",),
+    "imagePullSecrets": ("name",),
+    "hostAliases": ("ip",),
+    "ports": ("containerPort", "protocol"),
+    "resourceClaims": ("name",),
+    "schedulingGates": ("name",),
+    "sysctls": ("name",),
+    "topologySpreadConstraints": ("topologyKey", "whenUnsatisfiable"),
+}
+"""Lists whose elements have an identity; elements of every other list are one by their whole value."""
+
+KEY_DEFAULTS: Final[Mapping[str, str]] = {"protocol": "TCP"}
+
+POD_SPEC: Final = frozenset(
+    "activeDeadlineSeconds affinity automountServiceAccountToken containers dnsConfig dnsPolicy enableServiceLinks "
+    "ephemeralContainers hostAliases hostIPC hostNetwork hostPID hostUsers hostname hostnameOverride imagePullSecrets "
+    "initContainers nodeName nodeSelector os overhead preemptionPolicy priority priorityClassName readinessGates "
+    "resourceClaims resources restartPolicy runtimeClassName schedulerName schedulingGates securityContext "
+    "serviceAccount serviceAccountName setHostnameAsFQDN shareProcessNamespace subdomain terminationGracePeriodSeconds "
+    "tolerations topologySpreadConstraints volumes workloadRef".split()
+)
+CONTAINER: Final = frozenset(
+    "args command env envFrom image imagePullPolicy lifecycle livenessProbe name ports readinessProbe resizePolicy "
+    "resources restartPolicy restartPolicyRules securityContext startupProbe stdin stdinOnce terminationMessagePath "
+    "terminationMessagePolicy tty volumeDevices volumeMounts workingDir".split()
+)
+
+# What the API server writes into a volume that leaves it out.
+_DEFAULTS: Final[Mapping[str, Any]] = {
+    "defaultMode": 420,
+    "type": "",
+    "apiVersion": "v1",
+    "expirationSeconds": 3600,
+    "readOnly": False,
+    "divisor": "0",
+    "volumeMode": "Filesystem",
+}
+_QUANTITY_FIELDS: Final = frozenset({"sizeLimit", "divisor", "storage"})
+
+
+def same(wanted: Any, existing: Any, field: str = "") -> bool:
+    """Tell whether two API values are one, given what the API server fills in and how it rewrites quantities."""
+    if wanted == existing and type(wanted) is type(existing):
+        return True
+    if isinstance(wanted, dict) and isinstance(existing, dict):
+        return all(
+            same(wanted.get(name, _DEFAULTS.get(name)), existing.get(name, _DEFAULTS.get(name)), name)
+            for name in wanted.keys() | existing.keys()
+        )
+    if isinstance(wanted, list | tuple) and isinstance(existing, list | tuple):
+        return len(wanted) == len(existing) and all(same(a, b) for a, b in zip(wanted, existing, strict=True))
+    if field in _QUANTITY_FIELDS:
+        from noisegate.isolation.quantity import parse  # noqa: PLC0415  (volumes with a size are rare)
+
+        try:
+            return parse(str(wanted)) == parse(str(existing))
+        except ValueError:
+            return False
+    return False

@@ -1,0 +1,297 @@
+"""mutations.yaml: what is added to pods, as data.
+
+Two forms in one file. `mutations:` is the original's: one `perPod` (a partial Pod) and one `perContainer` (a partial
+Container), for every pod that asks for exclusive cores. `rules:` is a list of named rules, each with `when`, `perPod`,
+`perContainer` and `onConflict`. A rule is taken apart once, when the file is read, into leaves: single map entries and
+single list elements, each with its identity, so that applying it twice changes nothing.
+"""
+
+from collections.abc import Iterator, Mapping
+from fnmatch import fnmatchcase
+from typing import Any, Final, Literal, NamedTuple
+
+from pydantic import Field
+
+from noisegate.isolation import keys
+from noisegate.isolation.policy import Setting
+from noisegate.isolation.problems import nearest
+from noisegate.webhook import manifests, podfields
+from noisegate.webhook.manifests import ConfigError
+
+Conflict = Literal["keep", "replace", "deny"]
+
+
+class Leaf(NamedTuple):
+    """One thing to add.
+
+    Attributes:
+        path: Steps from the pod (or the container) to the map or list that holds it: `("spec", "volumes")`.
+        identity: The member's name, or the element's merge key; two leaves of one path and identity are one thing.
+        value: What stands there.
+        element: Whether it is an element of a list rather than a member of a map.
+    """
+
+    path: tuple[str, ...]
+    identity: str
+    value: Any
+    element: bool
+
+
+class When(NamedTuple):
+    """Conditions of a rule; all that are given must hold. Empty means not given.
+
+    Attributes:
+        resources: At least one container asks for one of these.
+        annotations: Each key is there, with one of these values; `*` is any value.
+        labels: The same for labels.
+        namespaces: Names or globs, or None for every namespace; an empty tuple is no namespace at all.
+    """
+
+    resources: frozenset[str]
+    annotations: tuple[tuple[str, frozenset[str]], ...]
+    labels: tuple[tuple[str, frozenset[str]], ...]
+    namespaces: tuple[str, ...] | None
+
+    def in_namespace(self, namespace: str) -> bool:
+        """Tell whether the rule works in a namespace."""
+        return self.namespaces is None or any(fnmatchcase(namespace, glob) for glob in self.namespaces)
+
+
+class Rule(NamedTuple):
+    """One rule, taken apart.
+
+    Attributes:
+        name: Unique in the file.
+        when: Its conditions.
+        per_pod: What the pod gets, volumes that only the rule's own mounts use excepted.
+        volumes: Those volumes by name: each is added only when a container mounts it.
+        per_container: What each container gets.
+        containers: `all`, `asking` (those that ask for one of `when.resources`), or names.
+        on_conflict: What happens where the pod says something else; None is the default of each field.
+        guaranteed: Whether the pod must be of QoS class Guaranteed.
+    """
+
+    name: str
+    when: When
+    per_pod: tuple[Leaf, ...]
+    volumes: Mapping[str, Leaf]
+    per_container: tuple[Leaf, ...]
+    containers: Literal["all", "asking"] | frozenset[str]
+    on_conflict: Conflict | None
+    guaranteed: bool
+
+    @property
+    def profile(self) -> str:
+        """The value of `noisegate.io/profile` that opts in to this rule; empty where it is no profile."""
+        for key, values in self.when.annotations:
+            if key == keys.PROFILE:
+                return min(values)
+        return ""
+
+    @property
+    def about_cores(self) -> bool:
+        """Whether `cmk.intel.com/mutate` speaks of this rule: it is one for pods that ask for exclusive cores."""
+        return not self.when.resources.isdisjoint(keys.CORE_RESOURCES)
+
+
+class Rules(NamedTuple):
+    """A whole file. `notes` are warnings for the log."""
+
+    rules: tuple[Rule, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+NO_RULES: Final = Rules()
+
+ORIGINAL: Final = "mutations"
+"""Name of the rule that the original's form becomes."""
+
+
+class _When(Setting):
+    resources: list[str] = Field(default_factory=list)
+    annotations: dict[str, str | list[str]] = Field(default_factory=dict)
+    labels: dict[str, str | list[str]] = Field(default_factory=dict)
+    namespaces: list[str] | None = None
+
+
+class _Original(Setting):
+    per_pod: dict[str, Any] | None = Field(default=None, alias="perPod")
+    per_container: dict[str, Any] | None = Field(default=None, alias="perContainer")
+
+
+class _Rule(_Original):
+    name: str = Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
+    when: _When
+    on_conflict: Conflict | None = Field(default=None, alias="onConflict")
+    require_qos: Literal["Guaranteed"] | None = Field(default=None, alias="requireQos")
+
+
+class _File(Setting):
+    mutations: _Original | None = None
+    rules: list[_Rule] = Field(default_factory=list)
+
+
+def load(text: str | bytes, file: str) -> Rules:
+    """Read a rule file.
+
+    Raises:
+        ConfigError: Everything that is wrong with it, each with line, key, value and what is allowed.
+    """
+    model, lines = manifests.load_model(_File, text, file)
+    wrong = manifests.Wrongs(file, lines)
+    rules: list[Rule] = []
+    notes: list[str] = []
+    if model.mutations is not None:
+        original = _Rule.model_construct(
+            name=ORIGINAL,
+            when=_When(resources=list(keys.CORE_RESOURCES)),
+            per_pod=model.mutations.per_pod,
+            per_container=model.mutations.per_container,
+            on_conflict=None,
+            require_qos=None,
+        )
+        rule, privileges = _compile(original, "mutations", wrong)
+        rules.append(rule)
+        if privileges:
+            notes.append(
+                f"{file}: mutations: gives {', '.join(privileges)} to asking pods of every namespace; "
+                "write it as a rule with when.namespaces to limit that"
+            )
+    for index, rule_model in enumerate(model.rules):
+        place = f"rules[{index}]"
+        if rule_model.name in {rule.name for rule in rules} | {ORIGINAL}:
+            wrong.add(f"{place}.name", rule_model.name, "the name is taken; each rule has a name of its own")
+        rule, privileges = _compile(rule_model, place, wrong)
+        rules.append(rule)
+        namespaces = rule.when.namespaces
+        if privileges and (namespaces is None or any(not glob.strip("*") for glob in namespaces)):
+            wrong.add(
+                f"{place}.when.namespaces",
+                "" if namespaces is None else ", ".join(namespaces),
+                f'rule "{rule.name}" gives {", ".join(privileges)}; such a rule names the namespaces it works in '
+                "(names or globs, not * alone)",
+            )
+    wrong.raise_if_any()
+    return Rules(tuple(rules), tuple(notes))
+
+
+def _compile(model: _Rule, place: str, wrong: manifests.Wrongs) -> tuple[Rule, list[str]]:
+    pod, container = dict(model.per_pod or {}), dict(model.per_container or {})
+    containers = container.pop("containers", "all")
+    if isinstance(containers, list) and containers and all(isinstance(name, str) for name in containers):
+        containers = frozenset(containers)
+    elif containers not in ("all", "asking"):
+        wrong.add(f"{place}.perContainer.containers", containers, "allowed: all, asking, or a list of container names")
+        containers = "all"
+    if containers == "asking" and not model.when.resources:
+        wrong.add(f"{place}.perContainer.containers", containers, "asking needs when.resources: the resources that are asked for")
+    for field in sorted(pod.keys() - {"metadata", "spec"}):
+        wrong.add(f"{place}.perPod.{field}", field, "allowed: metadata, spec")
+        del pod[field]
+    for field in ("annotations", "labels"):
+        _check_strings((pod.get("metadata") or {}), field, f"{place}.perPod.metadata", wrong)
+    for field in sorted((pod.get("metadata") or {}).keys() - {"annotations", "labels"}):
+        wrong.add(f"{place}.perPod.metadata.{field}", field, "allowed: annotations, labels")
+    spec = dict(pod.get("spec") or {})
+    if "serviceAccount" in spec:
+        # Deprecated alias; the API server reads serviceAccountName first, and it is always filled in by then.
+        spec.setdefault("serviceAccountName", spec["serviceAccount"])
+        del spec["serviceAccount"]
+    if pod:
+        pod["spec"] = spec
+    _check_fields(spec, podfields.POD_SPEC - {"containers", "ephemeralContainers"}, f"{place}.perPod.spec", wrong)
+    _check_fields(container, podfields.CONTAINER - {"name"}, f"{place}.perContainer", wrong)
+
+    per_pod = tuple(_leaves(pod, (), f"{place}.perPod", wrong))
+    per_container = tuple(_leaves(container, (), f"{place}.perContainer", wrong))
+    mounted = {leaf.value.get("name") for leaf in per_container if leaf.path in (("volumeMounts",), ("volumeDevices",))}
+    volumes = {leaf.identity: leaf for leaf in per_pod if leaf.path == ("spec", "volumes") and leaf.identity in mounted}
+    rule = Rule(
+        name=model.name,
+        when=When(
+            frozenset(model.when.resources),
+            _conditions(model.when.annotations),
+            _conditions(model.when.labels),
+            None if model.when.namespaces is None else tuple(model.when.namespaces),
+        ),
+        per_pod=tuple(leaf for leaf in per_pod if leaf.identity not in volumes or leaf.path != ("spec", "volumes")),
+        volumes=volumes,
+        per_container=per_container,
+        containers=containers,
+        on_conflict=model.on_conflict,
+        guaranteed=model.require_qos is not None,
+    )
+    return rule, sorted(set(_privileges(per_pod, per_container)))
+
+
+def _conditions(given: Mapping[str, str | list[str]]) -> tuple[tuple[str, frozenset[str]], ...]:
+    return tuple((key, frozenset([value] if isinstance(value, str) else value)) for key, value in sorted(given.items()))
+
+
+def _check_fields(given: Mapping[str, Any], known: frozenset[str], place: str, wrong: manifests.Wrongs) -> None:
+    for field in sorted(given.keys() - known):
+        meant = nearest(field, known)
+        wrong.add(f"{place}.{field}", field, "a rule may not set this field" + (f"; did you mean {meant}?" if meant else ""))
+
+
+def _check_strings(parent: Mapping[str, Any], field: str, place: str, wrong: manifests.Wrongs) -> None:
+    entries = parent.get(field)
+    for key, value in (entries if isinstance(entries, dict) else {}).items():
+        if not isinstance(value, str):
+            wrong.add(f"{place}.{field}[{key}]", value, 'a string is needed; put the value in quotation marks, as in "true"')
+
+
+def _leaves(value: Mapping[str, Any], path: tuple[str, ...], place: str, wrong: manifests.Wrongs) -> Iterator[Leaf]:
+    for field, item in value.items():
+        here = f"{place}[{field}]" if "." in field or "/" in field else f"{place}.{field}"
+        if isinstance(item, dict) and item:
+            yield from _leaves(item, (*path, field), here, wrong)
+        elif isinstance(item, list):
+            for index, element in enumerate(item):
+                identity = identity_of(field, element)
+                if identity is None:
+                    needed = " and ".join(podfields.MERGE_KEYS[field])
+                    wrong.add(f"{here}[{index}]", element, f"an element of {field} is a map with {needed}")
+                else:
+                    yield Leaf((*path, field), identity, element, element=True)
+        elif item is not None:
+            yield Leaf(path, field, item, element=False)
+
+
+def identity_of(field: str, element: Any) -> str | None:
+    """Return what makes an element of the list `field` itself, or None where its merge key is missing."""
+    merge_keys = podfields.MERGE_KEYS.get(field)
+    if merge_keys is None:
+        return manifests.canonical(element)
+    if not isinstance(element, dict):
+        return None
+    parts = [element.get(key, podfields.KEY_DEFAULTS.get(key)) for key in merge_keys]
+    if any(part is None for part in parts):
+        return None
+    return str(parts[0]) if len(parts) == 1 else manifests.canonical(parts)
+
+
+_PRIVILEGED_SPEC: Final = ("hostNetwork", "hostPID", "hostIPC")
+
+
+def _privileges(per_pod: tuple[Leaf, ...], per_container: tuple[Leaf, ...]) -> Iterator[str]:
+    for leaf in per_pod:
+        field = leaf.path[-1] if leaf.path else ""
+        if field == "volumes" and isinstance(leaf.value, dict) and "hostPath" in leaf.value:
+            yield "host paths"
+        elif field == "tolerations" and isinstance(leaf.value, dict) and not leaf.value.get("key"):
+            yield "a toleration of every taint"
+        elif leaf.path == ("spec",) and leaf.identity == "serviceAccountName":
+            yield "a service account"
+        elif leaf.path == ("spec",) and leaf.identity in _PRIVILEGED_SPEC and leaf.value:
+            yield leaf.identity
+        elif field == "initContainers":
+            yield "a container of its own"
+        elif "sysctls" in leaf.path:
+            yield "sysctls"
+    for leaf in per_container:
+        if "capabilities" in leaf.path and leaf.path[-1] == "add":
+            yield "capabilities"
+        elif leaf.path == ("securityContext",) and leaf.identity in ("privileged", "allowPrivilegeEscalation") and leaf.value:
+            yield f"securityContext.{leaf.identity}"
+
