@@ -19,14 +19,15 @@ LONGEST_REMEMBERED: Final = 2048
 
 
 class Asked(NamedTuple):
-    """What the annotations of a pod ask for. A kind that is absent or wrong is None (or empty).
+    """What the annotations of a pod ask for. A kind that is absent, or cannot be read at all, is None (or empty).
 
     Attributes:
         disk: Disk bandwidth by volume.
         network: Network bandwidth of the pod.
         rdt: RDT classes.
         networks: Attachments, the default network first where the pod names one.
-        bad: The kinds whose annotations cannot be meant.
+        bad: The kinds whose annotations cannot be meant. What could be read of them is there to be checked further,
+            so that all problems are told at once; nobody may act on it.
     """
 
     disk: DiskRequest | None = None
@@ -80,7 +81,6 @@ def _take(reader: "Callable[[str], _Reading[T]]", text: str, kind: Kind, bad: se
     if problems:
         found.problems += problems
         bad.add(kind)
-        return None
     return value  # type: ignore[no-any-return]
 
 

@@ -78,7 +78,12 @@ def groups(payload: Payload, value: object, known: frozenset[str], steps: Steps 
 
 
 def bound(
-    payload: Payload, requests: Members, limits: Members, key: str, read: Callable[[object, Steps], int | None], steps: Steps = ()
+    payload: Payload,
+    requests: Members,
+    limits: Members,
+    key: str,
+    read: Callable[[object, Steps], int | None],
+    steps: Steps = (),
 ) -> Bound:
     """Return what is asked for one key.
 
@@ -99,7 +104,15 @@ def bound(
             return Bound(limit, limit, limit is not None)
     if request is not None and limit is not None and request > limit:
         told = f'request "{shown(requests[key])}" is larger than limit "{shown(limits[key])}"'
-        payload.deny(REQUEST_EXCEEDS_LIMIT, requests[key], told, *steps, "requests", key, hint="lower the request or raise the limit")
+        payload.deny(
+            REQUEST_EXCEEDS_LIMIT,
+            requests[key],
+            told,
+            *steps,
+            "requests",
+            key,
+            hint="lower the request or raise the limit",
+        )
     return Bound(request, limit)
 
 
@@ -115,13 +128,21 @@ def amount(payload: Payload, value: object, unit: str, steps: Steps) -> int | No
         return None
 
 
-def explain(payload: Payload, value: str, text: str, unit: str, error: ValueError, steps: Steps, rest: str = "") -> None:
+def explain(
+    payload: Payload, value: str, text: str, unit: str, error: ValueError, steps: Steps, rest: str = ""
+) -> None:
     """Report why the quantity `text`, which stands in `value` with `rest` behind it, is not meant as it is written."""
     told = f'"{shown(text)}" {error}'
     if isinstance(error, NotWholeError):
         payload.deny(NOT_WHOLE, value, f"{told} of {unit}", *steps, hint=_spelling(text, rest))
     elif text == "max" and "limits" in steps:
-        payload.deny(BAD_QUANTITY, value, f"{told}; the unit is {unit}", *steps, hint="leave it out and give a request: there is no upper bound then")
+        payload.deny(
+            BAD_QUANTITY,
+            value,
+            f"{told}; the unit is {unit}",
+            *steps,
+            hint="leave it out and give a request: there is no upper bound then",
+        )
     else:
         payload.deny(BAD_QUANTITY, value, f"{told}; the unit is {unit}", *steps, hint=_spelling(text, rest))
 
@@ -154,7 +175,12 @@ def warn_unlimited(payload: Payload, names: Sequence[str]) -> None:
     """Warn once of all requests without a limit."""
     more = len(names) - MOST_NAMED
     named = ", ".join(names[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
-    payload.warn(REQUEST_WITHOUT_LIMIT, named, f"{named}: a request without a limit is not reserved or enforced by anything yet", hint="give a limit")
+    payload.warn(
+        REQUEST_WITHOUT_LIMIT,
+        named,
+        f"{named}: a request without a limit is not reserved or enforced by anything yet",
+        hint="give a limit",
+    )
 
 
 def changes(old: Bound, new: Bound) -> Iterator[tuple[Literal["requests", "limits"], str]]:
@@ -173,7 +199,10 @@ def changes(old: Bound, new: Bound) -> Iterator[tuple[Literal["requests", "limit
         yield "requests", "a request may not be removed on a running pod"
     elif new.request != old.request:
         why = "; a limit alone is its request too" if new.follows else ""
-        yield "requests", f"the request may not change on a running pod: it is {write(old.request)}, not {write(new.request)}{why}"
+        yield (
+            "requests",
+            f"the request may not change on a running pod: it is {write(old.request)}, not {write(new.request)}{why}",
+        )
 
 
 def _limited(asked: Bound) -> bool:

@@ -143,7 +143,7 @@ def _read_one(container: Container, init: bool, index: int, resource: str, found
     limit_cores = None if limit is None else _whole(limit)
     request_cores = limit_cores if request is None or request == limit else _whole(request)
     for name, given, cores in (("limits", limit, limit_cores), ("requests", request, request_cores)):
-        if given is not None and cores is None:
+        if given is not None and cores is None and (name == "limits" or given != limit):
             found.deny(
                 NOT_WHOLE,
                 f"{_place(init, index)}.resources.{name}[{resource}]",

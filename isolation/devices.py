@@ -83,7 +83,7 @@ def target(annotations: Mapping[str, str], spec: PodSpec, found: Findings) -> in
             UNKNOWN_CONTAINER,
             in_annotation(keys.DEVICES_CONTAINER),
             name,
-            f'the pod has no container "{shown(name)}"; it has {", ".join(names)}',
+            f'the pod has no container "{shown(name)}"; it has {", ".join(names) or "none"}',
             f"write {meant}" if meant else "",
         )
         return 0
@@ -107,7 +107,7 @@ def missing(
         policy: Whether asking for too few is a problem rather than topped up.
         found: Problems and warnings.
     """
-    if not attachments.units:
+    if not attachments.units or not spec.containers:
         return ()
     grants: list[Grant] = []
     for resource in sorted(attachments.units):

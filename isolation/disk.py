@@ -4,7 +4,7 @@
 `riops` and `wiops` in operations per second. `"*"` is the writable layers of all containers.
 """
 
-from collections.abc import Container
+from collections.abc import Container, Iterable, Mapping
 from functools import lru_cache, partial
 from typing import Final, NamedTuple
 
@@ -32,13 +32,6 @@ from noisegate.isolation.problems import Code, Findings, in_annotation, nearest,
 from noisegate.isolation.quantity import LARGEST, NOT_WHOLE, parse, whole
 from noisegate.isolation.quantity import format as write
 
-BLOCK_SIZE: Final = Code(
-    "NG101",
-    "disk-block-size",
-    "What stands behind the slash is the block size that the limit in operations is derived from; it is one of a fixed list, always a power of two.",
-    'blockio.kubernetes.io/resources: \'{"data": {"limits": {"rbps": "50Mi/3k"}}}\'',
-    'blockio.kubernetes.io/resources: \'{"data": {"limits": {"rbps": "50Mi/4k"}}}\'',
-)
 TWO_BLOCK_SIZES: Final = Code(
     "NG102",
     "disk-two-block-sizes",
@@ -60,20 +53,6 @@ NO_OPERATION: Final = Code(
     'blockio.kubernetes.io/resources: \'{"data": {"limits": {"rbps": "100/4k"}}}\'',
     'blockio.kubernetes.io/resources: \'{"data": {"limits": {"rbps": "50Mi/4k"}}}\'',
 )
-UNKNOWN_VOLUME: Final = Code(
-    "NG105",
-    "disk-unknown-volume",
-    "The annotation names a volume that the pod does not have.",
-    'blockio.kubernetes.io/resources: \'{"vol1": {"limits": {"rbps": "50Mi"}}}\'\nvolumes: [{name: volume1, emptyDir: {}}]',
-    'blockio.kubernetes.io/resources: \'{"volume1": {"limits": {"rbps": "50Mi"}}}\'\nvolumes: [{name: volume1, emptyDir: {}}]',
-)
-VOLUME_TYPE: Final = Code(
-    "NG106",
-    "disk-volume-type",
-    "Only an emptyDir on disk, a persistentVolumeClaim or an ephemeral volume can have a disk of its own to limit.",
-    'blockio.kubernetes.io/resources: \'{"data": {"limits": {"rbps": "50Mi"}}}\'\nvolumes: [{name: data, emptyDir: {medium: Memory}}]',
-    'blockio.kubernetes.io/resources: \'{"data": {"limits": {"rbps": "50Mi"}}}\'\nvolumes: [{name: data, emptyDir: {}}]',
-)
 TOO_SMALL: Final = Code(
     "NG107",
     "disk-limit-too-small",
@@ -81,37 +60,306 @@ TOO_SMALL: Final = Code(
     'blockio.kubernetes.io/resources: \'{"data": {"limits": {"rbps": "50k"}}}\'',
     'blockio.kubernetes.io/resources: \'{"data": {"limits": {"rbps": "50M"}}}\'',
 )
-NOT_MOUNTED: Final = Code(
-    "NG151",
-    "disk-volume-not-mounted",
-    "Warning: no container mounts the volume, so there is nothing to limit.",
-    'blockio.kubernetes.io/resources: \'{"data": {"limits": {"rbps": "50Mi"}}}\'\nvolumes: [{name: data, emptyDir: {}}]',
-    'blockio.kubernetes.io/resources: \'{"data": {"limits": {"rbps": "50Mi"}}}\'\nvolumes: [{name: data, emptyDir: {}}]\nvolumeMounts: [{name: data, mountPath: /data}]',
-)
 CODES: Final = (
-    BLOCK_SIZE,
     TWO_BLOCK_SIZES,
     TWO_QOS_CLASSES,
     NO_OPERATION,
-    UNKNOWN_VOLUME,
-    VOLUME_TYPE,
     TOO_SMALL,
-    NOT_MOUNTED,
 )
 
-BYTES: Final = "bytes per second"
 OPERATIONS: Final = "operations per second"
 
 WRITABLE_LAYERS: Final = "*"
 """Stands where a volume's name stands, for the writable layers of all containers of the pod."""
 
-# Powers of two whatever the suffix says: block sizes have never been counted in thousands.
-_BLOCK_NAMES: Final = {size: f"{size >> 10}k" if size >= 1024 else str(size) for size in (1 << n for n in range(9, 20))} | {1 << 20: "1M"}
-BLOCK_SIZES: Final = {
-    f"{name}{binary}{byte}": size
-    for size, name in _BLOCK_NAMES.items()
-    for binary in (("", "i") if size >= 1024 else ("",))
-    for byte in ("", "B")
-}
-BLOCK_SIZES.update({spelling.replace("ki", "Ki"): size for spelling, size in BLOCK_SIZES.items()})
-"""Every spelling of a block size, in bytes: `4k`, `4Ki`, `4kB` and `4KiB` are one."""
+_KEYS: Final = ("rbps", "wbps", "riops", "wiops")
+_KNOWN: Final = frozenset(_KEYS)
+_PLACE: Final = partial(in_annotation, keys.DISK)
+
+
+class VolumeRequest(NamedTuple):
+    """What is asked for one volume, or for `WRITABLE_LAYERS`.
+
+    Attributes:
+        volume: Name of the volume.
+        rbps: Bytes per second read.
+        wbps: Bytes per second written.
+        riops: Read operations per second; a limit without a request is derived from `rbps`.
+        wiops: Write operations per second; a limit without a request is derived from `wbps`.
+    """
+
+    volume: str
+    rbps: Bound = UNSET
+    wbps: Bound = UNSET
+    riops: Bound = UNSET
+    wiops: Bound = UNSET
+
+    @property
+    def qos(self) -> QosClass:
+        """Guaranteed where every request has a limit that equals it."""
+        return qos_class(self[1:])
+
+
+class DiskRequest(NamedTuple):
+    """What a pod asks for.
+
+    Attributes:
+        volumes: By volume, in order of their names, each at most once.
+        block_size: Bytes that one operation was counted as.
+        qos: The one class of all its volumes.
+    """
+
+    volumes: tuple[VolumeRequest, ...]
+    block_size: int = DEFAULT
+    qos: QosClass = "guaranteed"
+
+
+def read(text: str, found: Findings) -> DiskRequest | None:
+    """Return what the annotation's value means, or None where it asks for nothing.
+
+    What comes back beside problems is as much as could be understood: enough to look for further problems, never to
+    be enforced.
+    """
+    reading = _Reading(Payload(_PLACE, found))
+    payload = reading.payload
+    listed = payload.decode_object(text)
+    if listed is None:
+        return None
+    if not listed:
+        payload.warn(ASKS_NOTHING, text, "it asks for nothing", hint="leave the annotation out")
+        return None
+    volumes: list[VolumeRequest] = []
+    classes: dict[QosClass, str] = {}
+    for name in sorted(listed):
+        before = len(found.problems)
+        request = reading.volume(name, listed[name])
+        if len(found.problems) == before:
+            if request[1:] == _NOTHING:
+                payload.warn(
+                    ASKS_NOTHING,
+                    listed[name],
+                    f"volume {shown(name)} asks for nothing and counts as not listed",
+                    name,
+                    hint="leave it out",
+                )
+                continue
+            classes.setdefault(request.qos, name)
+        volumes.append(request)
+    reading.check_block_sizes()
+    if len(classes) > 1:
+        told = f"volume {shown(classes['burstable'])} is burstable and volume {shown(classes['guaranteed'])} is guaranteed; a pod has one class for its volumes"
+        payload.deny(
+            TWO_QOS_CLASSES,
+            "",
+            told,
+            classes["burstable"],
+            hint="give all of them limits equal to their requests, or none of them",
+        )
+    if reading.unlimited:
+        warn_unlimited(payload, reading.unlimited)
+    return (
+        DiskRequest(tuple(volumes), reading.block_size, "burstable" if "burstable" in classes else "guaranteed")
+        if volumes
+        else None
+    )
+
+
+_NOTHING: Final = (UNSET, UNSET, UNSET, UNSET)
+
+
+class _Reading:
+    """One annotation on its way to a `DiskRequest`, with what is seen of all its volumes."""
+
+    __slots__ = ("block_sizes", "payload", "unlimited")
+
+    def __init__(self, payload: Payload) -> None:
+        self.payload = payload
+        # Block size -> where it stands first.
+        self.block_sizes: dict[int, Steps] = {}
+        self.unlimited: list[str] = []
+
+    @property
+    def block_size(self) -> int:
+        """The block size that stands first, in order of the volumes' names."""
+        return next(iter(self.block_sizes), DEFAULT)
+
+    def volume(self, name: str, value: object) -> VolumeRequest:
+        """Read what is asked for one volume; what is wrong is reported and stays unset."""
+        steps = (name,)
+        before = len(self.payload.found.problems)
+        requests, limits = groups(self.payload, value, _KNOWN, steps)
+        rbps = bound(self.payload, requests, limits, "rbps", self._bytes, steps)
+        wbps = bound(self.payload, requests, limits, "wbps", self._bytes, steps)
+        if "riops" in requests or "riops" in limits:
+            riops = bound(self.payload, requests, limits, "riops", self._operations, steps)
+        else:
+            riops = self._derived(rbps, (name, "limits", "rbps"))
+        if "wiops" in requests or "wiops" in limits:
+            wiops = bound(self.payload, requests, limits, "wiops", self._operations, steps)
+        else:
+            wiops = self._derived(wbps, (name, "limits", "wbps"))
+        if not requests.keys() <= limits.keys() and len(self.payload.found.problems) == before:
+            self.unlimited += [f"{shown(name)}.{key}" for key in _KEYS if key in requests and key not in limits]
+        return VolumeRequest(name, rbps, wbps, riops, wiops)
+
+    def check_block_sizes(self) -> None:
+        """Report every block size that is not the first one."""
+        (_, first), *others = self.block_sizes.items() or [(0, ())]
+        for size, steps in others:
+            told = f"block size {BLOCK_NAMES[size]} here and {BLOCK_NAMES[self.block_size]} in {'.'.join(map(shown, first))}; a pod has one (4k where none is written)"
+            self.payload.deny(
+                TWO_BLOCK_SIZES,
+                BLOCK_NAMES[size],
+                told,
+                *steps,
+                hint=f"write /{BLOCK_NAMES[self.block_size]} in all of them",
+            )
+
+    def _bytes(self, value: object, steps: Steps) -> int | None:
+        if type(value) is str:
+            try:
+                number, block_size = speed.parse(value)
+            except (KeyError, ValueError):
+                speed.explain(self.payload, value, steps)
+                return None
+            if block_size not in self.block_sizes:
+                self.block_sizes[block_size] = steps
+            return number
+        self.payload.string(value, *steps)
+        return None
+
+    def _operations(self, value: object, steps: Steps) -> int | None:
+        if type(value) is str:
+            return amount(self.payload, value, OPERATIONS, steps)
+        if type(value) is int and 0 < value <= LARGEST:
+            return value
+        if type(value) in (int, float):
+            self.payload.deny(
+                NOT_WHOLE, value, f"{shown(value)} is not a whole, positive number of {OPERATIONS} up to 2^63-1", *steps
+            )
+        else:
+            self.payload.wrong_type(value, "a number or a string", *steps)
+        return None
+
+    def _derived(self, asked: Bound, steps: Steps) -> Bound:
+        """Return the bound in operations that follows from one in bytes per second."""
+        if asked.limit is None:
+            return UNSET
+        operations = asked.limit // self.block_size
+        if operations:
+            return Bound(None, operations)
+        told = f"{asked.limit} {BYTES} is less than one operation of {BLOCK_NAMES[self.block_size]} per second"
+        self.payload.deny(
+            NO_OPERATION, write(asked.limit), told, *steps, hint="raise the limit or name a smaller block size"
+        )
+        return UNSET
+
+
+def fit(request: DiskRequest, spec: PodSpec, found: Findings, *, claim_templates: Container[str] = ()) -> None:
+    """Report volumes that the pod does not have, that cannot be limited, or that nobody mounts.
+
+    Args:
+        request: What the pod asks for.
+        spec: The pod's.
+        found: Problems and warnings.
+        claim_templates: Names of the StatefulSet's volumeClaimTemplates: they are volumes of each of its pods.
+    """
+    names = [entry.volume for entry in request.volumes if entry.volume != WRITABLE_LAYERS]
+    storage.check_volumes(names, spec, claim_templates, _PLACE, found)
+
+
+def judge(
+    request: DiskRequest, spec: PodSpec, namespace: str, policy: DiskPolicy, catalogue: Catalogue, found: Findings
+) -> None:
+    """Report limits below the policy's minimum, and warn of volumes that are known to have no disk.
+
+    Volumes that the pod's spec does not have are passed by: `fit` tells of them, and those of a StatefulSet's
+    volumeClaimTemplates have no claim yet.
+    """
+    bytes_minimum, operations_minimum = policy.minimum_bytes_per_second, policy.minimum_operations_per_second
+    for _, rbps, wbps, riops, wiops in request.volumes:
+        if (
+            (rbps.limit is not None and rbps.limit < bytes_minimum)
+            or (wbps.limit is not None and wbps.limit < bytes_minimum)
+            or (riops.limit is not None and riops.limit < operations_minimum)
+            or (wiops.limit is not None and wiops.limit < operations_minimum)
+        ):
+            _explain_too_small(request, policy, found)
+            break
+    asking = {entry.volume for entry in request.volumes}
+    storage.check_claims(
+        [(volume["name"], volume) for volume in spec.volumes if volume.get("name") in asking],
+        namespace,
+        catalogue,
+        _PLACE,
+        found,
+    )
+
+
+def _explain_too_small(request: DiskRequest, policy: DiskPolicy, found: Findings) -> None:
+    """Report every limit that is below the policy's minimum."""
+    least_bytes, least_operations = policy.minimum_bytes_per_second, policy.minimum_operations_per_second
+    for entry in request.volumes:
+        for key, speed, operations_key, operations in (
+            ("rbps", entry.rbps, "riops", entry.riops),
+            ("wbps", entry.wbps, "wiops", entry.wiops),
+        ):
+            small = speed.limit is not None and speed.limit < least_bytes
+            if speed.limit is not None and small:
+                told = f"{write(speed.limit)} {BYTES} is below the minimum of {write(least_bytes)}"
+                found.deny(
+                    TOO_SMALL,
+                    _PLACE(entry.volume, "limits", key),
+                    write(speed.limit),
+                    told,
+                    f"write at least {write(least_bytes)}",
+                )
+            if operations.limit is None or operations.limit >= least_operations:
+                continue
+            told = f"{operations.limit} {OPERATIONS} is below the minimum of {least_operations}"
+            if operations.request is not None:
+                place = _PLACE(entry.volume, "limits", operations_key)
+                found.deny(TOO_SMALL, place, operations.limit, told, f"write at least {least_operations}")
+            elif speed.limit is not None and not small:
+                block = BLOCK_NAMES[request.block_size]
+                told = f"{write(speed.limit)}/{block} makes {told}"
+                hint = f"write at least {write(least_operations * request.block_size)}/{block}, name a smaller block size, or give {operations_key}"
+                found.deny(TOO_SMALL, _PLACE(entry.volume, "limits", key), f"{write(speed.limit)}/{block}", told, hint)
+
+
+def mounts_of(request: DiskRequest, spec: PodSpec) -> dict[str, dict[str, str]]:
+    """Return volume -> container -> path of the volumes that ask: the value of `noisegate.io/volume-paths`.
+
+    Of several mounts of one volume in a container (by subPath), the first says where its disk is. Volumes come in order
+    of their names, containers in order of the spec, init containers first.
+    """
+    paths: dict[str, dict[str, str]] = {
+        entry.volume: {} for entry in request.volumes if entry.volume != WRITABLE_LAYERS
+    }
+    if paths:
+        for container in (*spec.init_containers, *spec.containers):
+            for mount in container.volume_mounts:
+                if mount.name in paths:
+                    paths[mount.name].setdefault(container.name, mount.mount_path)
+            for device in container.volume_devices:
+                if device.name in paths:
+                    paths[device.name].setdefault(container.name, device.device_path)
+    return {volume: containers for volume, containers in paths.items() if containers}
+
+
+def changed(old: DiskRequest | None, new: DiskRequest | None) -> list[Change]:
+    """Return what differs between two requests of a running pod and may not: everything but the value of a limit."""
+    before = {entry.volume: entry for entry in old.volumes} if old else {}
+    after = {entry.volume: entry for entry in new.volumes} if new else {}
+    found: list[Change] = []
+    for name in sorted(before.keys() | after.keys()):
+        if name not in before:
+            found.append(Change(_PLACE(name), name, f"volume {shown(name)} may not be added on a running pod"))
+        elif name not in after:
+            found.append(Change(_PLACE(name), "", f"volume {shown(name)} may not be removed from a running pod"))
+        else:
+            for key, was, now in zip(_KEYS, before[name][1:], after[name][1:], strict=True):
+                for group, told in changes(was, now):
+                    value = now.request if group == "requests" else now.limit
+                    found.append(Change(_PLACE(name, group, key), "" if value is None else write(value), told))
+    return found

@@ -9,7 +9,19 @@ from functools import partial
 from typing import Final, NamedTuple
 
 from noisegate.isolation import keys
-from noisegate.isolation.bounds import UNSET, Bound, Change, QosClass, Steps, amount, bound, changes, groups, qos_class, warn_unlimited
+from noisegate.isolation.bounds import (
+    UNSET,
+    Bound,
+    Change,
+    QosClass,
+    Steps,
+    amount,
+    bound,
+    changes,
+    groups,
+    qos_class,
+    warn_unlimited,
+)
 from noisegate.isolation.payload import ASKS_NOTHING, Payload
 from noisegate.isolation.pod import PodSpec
 from noisegate.isolation.problems import Code, Findings, in_annotation
@@ -71,7 +83,9 @@ def read(text: str, found: Findings) -> NetworkRequest | None:
     def value(value: object, steps: Steps) -> int | None:
         return amount(payload, value, UNIT, steps)
 
-    request = NetworkRequest(bound(payload, requests, limits, "ingress", value), bound(payload, requests, limits, "egress", value))
+    request = NetworkRequest(
+        bound(payload, requests, limits, "ingress", value), bound(payload, requests, limits, "egress", value)
+    )
     if len(found.problems) == before:
         if request == _NOTHING:
             payload.warn(ASKS_NOTHING, text, "it asks for nothing", hint="leave the annotation out")
@@ -93,7 +107,13 @@ def fit(request: NetworkRequest, spec: PodSpec, annotations: Mapping[str, str], 
     for key, direction in ((keys.CNI_INGRESS, "ingress"), (keys.CNI_EGRESS, "egress")):
         if key in annotations:
             told = f"{key} makes the CNI bandwidth plugin shape the interface that {keys.NETWORK} is about; one of the two can"
-            found.deny(TWO_SHAPERS, in_annotation(key), annotations[key], told, f"leave it out and say limits.{direction} there")
+            found.deny(
+                TWO_SHAPERS,
+                in_annotation(key),
+                annotations[key],
+                told,
+                f"leave it out and say limits.{direction} there",
+            )
 
 
 def changed(old: NetworkRequest | None, new: NetworkRequest | None) -> list[Change]:

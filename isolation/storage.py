@@ -4,12 +4,36 @@ A bandwidth limit holds on a block device of the node. A volume in memory, or on
 system, has none.
 """
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
-from noisegate.isolation.catalogue import Catalogue
-from noisegate.isolation.problems import Code, Findings, nearest
+from noisegate.isolation.catalogue import Catalogue, StorageClass
+from noisegate.isolation.payload import MOST_REPORTED
+from noisegate.isolation.pod import PodSpec
+from noisegate.isolation.problems import Code, Findings, nearest, shown
 
+UNKNOWN_VOLUME: Final = Code(
+    "NG105",
+    "disk-unknown-volume",
+    "The annotation names a volume that the pod does not have.",
+    'blockio.kubernetes.io/resources: \'{"vol1": {"limits": {"rbps": "50Mi"}}}\'\nvolumes: [{name: volume1, emptyDir: {}}]',
+    'blockio.kubernetes.io/resources: \'{"volume1": {"limits": {"rbps": "50Mi"}}}\'\nvolumes: [{name: volume1, emptyDir: {}}]',
+)
+VOLUME_TYPE: Final = Code(
+    "NG106",
+    "disk-volume-type",
+    "Only an emptyDir on disk, a persistentVolumeClaim or an ephemeral volume can have a disk of its own to limit.",
+    'blockio.kubernetes.io/resources: \'{"data": {"limits": {"rbps": "50Mi"}}}\'\nvolumes: [{name: data, emptyDir: {medium: Memory}}]',
+    'blockio.kubernetes.io/resources: \'{"data": {"limits": {"rbps": "50Mi"}}}\'\nvolumes: [{name: data, emptyDir: {}}]',
+)
+NOT_MOUNTED: Final = Code(
+    "NG151",
+    "disk-volume-not-mounted",
+    "Warning: no container mounts the volume, so there is nothing to limit.",
+    'blockio.kubernetes.io/resources: \'{"data": {"limits": {"rbps": "50Mi"}}}\'\nvolumes: [{name: data, emptyDir: {}}]',
+    'blockio.kubernetes.io/resources: \'{"data": {"limits": {"rbps": "50Mi"}}}\'\nvolumes: [{name: data, emptyDir: {}}]\nvolumeMounts: [{name: data, mountPath: /data}]',
+)
 NO_CLAIM: Final = Code(
     "NG152",
     "disk-claim-does-not-exist",
@@ -21,8 +45,8 @@ NO_LOCAL_DEVICE: Final = Code(
     "NG153",
     "disk-no-local-device",
     "Warning: volumes of this StorageClass are network or FUSE file systems, which have no block device on the node; the container will not start.",
-    "blockio.kubernetes.io/resources: '{\"data\": {\"limits\": {\"rbps\": \"50Mi\"}}}'\n# StorageClass of data's claim: {provisioner: nfs.csi.k8s.io}",
-    "blockio.kubernetes.io/resources: '{\"data\": {\"limits\": {\"rbps\": \"50Mi\"}}}'\n# StorageClass of data's claim: {provisioner: ebs.csi.aws.com}",
+    'blockio.kubernetes.io/resources: \'{"data": {"limits": {"rbps": "50Mi"}}}\'\n# StorageClass of data\'s claim: {provisioner: nfs.csi.k8s.io}',
+    'blockio.kubernetes.io/resources: \'{"data": {"limits": {"rbps": "50Mi"}}}\'\n# StorageClass of data\'s claim: {provisioner: ebs.csi.aws.com}',
 )
 UNCHECKED: Final = Code(
     "NG154",
@@ -31,7 +55,7 @@ UNCHECKED: Final = Code(
     'blockio.kubernetes.io/resources: \'{"data": {"limits": {"rbps": "50Mi"}}}\'\nvolumes: [{name: data, persistentVolumeClaim: {claimName: data}}]',
     "(give noisegate a catalogue with PersistentVolumeClaims and StorageClasses)",
 )
-CODES: Final = (NO_CLAIM, NO_LOCAL_DEVICE, UNCHECKED)
+CODES: Final = (UNKNOWN_VOLUME, VOLUME_TYPE, NOT_MOUNTED, NO_CLAIM, NO_LOCAL_DEVICE, UNCHECKED)
 
 ALLOWED: Final = "emptyDir (on disk), persistentVolumeClaim and ephemeral volumes"
 
@@ -80,8 +104,142 @@ def why_no_disk(volume: Mapping[str, Any]) -> str:
     return ""
 
 
+@lru_cache(maxsize=256)
 def is_remote(provisioner: str) -> bool:
     """Tell whether a driver is known to serve file systems that have no block device on the node."""
     if provisioner in _REMOTE_DRIVERS:
         return True
     return not _REMOTE_PARTS.isdisjoint(provisioner.replace("/", ".").replace("-", ".").split("."))
+
+
+def check_volumes(
+    names: Sequence[str], spec: PodSpec, claim_templates: Container[str], place: Callable[[str], str], found: Findings
+) -> None:
+    """Report volumes that the pod does not have or that cannot have a disk; warn of those that nobody mounts.
+
+    Args:
+        names: Of the volumes that ask.
+        spec: The pod's.
+        claim_templates: Names that are volumes without standing in the spec.
+        place: Returns the path of what a volume asks for.
+        found: Problems and warnings.
+    """
+    volumes = {volume.get("name"): volume for volume in spec.volumes}
+    there = []
+    for name in names:
+        if name not in claim_templates:
+            volume = volumes.get(name)
+            if volume is None:
+                _explain_unknown(name, list(filter(None, volumes)), place, found)
+                continue
+            kind = why_no_disk(volume)
+            if kind:
+                told = f"volume {shown(name)} is {shown(kind)}, which has no disk to limit; allowed: {ALLOWED}"
+                found.deny(VOLUME_TYPE, place(name), kind, told, "leave the volume out of the annotation")
+                continue
+        there.append(name)
+    for name in _unmounted(spec, there):
+        told = f"no container mounts volume {shown(name)}: there is nothing to limit"
+        found.warn(NOT_MOUNTED, place(name), name, told)
+
+
+def _explain_unknown(name: str, known: list[str], place: Callable[[str], str], found: Findings) -> None:
+    meant = nearest(name, known) if len(found.problems) < MOST_REPORTED else ""
+    told = f"the pod has no volume {shown(name)}; it has {', '.join(known[:10]) or 'none'}{', ...' if len(known) > 10 else ''}"
+    found.deny(UNKNOWN_VOLUME, place(name), name, told, f"write {meant}" if meant else "")
+
+
+def _unmounted(spec: PodSpec, names: Sequence[str]) -> list[str]:
+    """Return the volumes that no container mounts, neither as a file system nor as a block device."""
+    waiting = set(names)
+    for containers in (spec.containers, spec.init_containers):
+        for container in containers:
+            for mount in container.volume_mounts:
+                waiting.discard(mount.name)
+            for device in container.volume_devices:
+                waiting.discard(device.name)
+    return [name for name in names if name in waiting] if waiting else []
+
+
+def check_claims(
+    volumes: Iterable[tuple[str, Mapping[str, Any]]],
+    namespace: str,
+    catalogue: Catalogue,
+    place: Callable[[str], str],
+    found: Findings,
+) -> None:
+    """Warn where a volume's claim does not exist, or gives no disk.
+
+    Args:
+        volumes: Names and definitions of the volumes that ask.
+        namespace: The pod's.
+        catalogue: What is known of the cluster.
+        place: Returns the path of what a volume asks for.
+        found: Where warnings go.
+    """
+    claims, classes = catalogue.claims, catalogue.storage_classes
+    unchecked: list[str] = []
+    for name, volume in volumes:
+        kind, fields = source(volume)
+        if kind == "persistentVolumeClaim":
+            if claims is None:
+                unchecked.append(name)
+                continue
+            claim_name = fields.get("claimName", "")
+            claim = claims.get(f"{namespace}/{claim_name}")
+            if claim is None:
+                near = nearest(
+                    f"{namespace}/{claim_name}", [known for known in claims if known.startswith(f"{namespace}/")]
+                )
+                told = f'PersistentVolumeClaim "{shown(claim_name)}" of volume {shown(name)} does not exist (yet)'
+                found.warn(
+                    NO_CLAIM, place(name), claim_name, told, f"or is {near.partition('/')[2]} meant" if near else ""
+                )
+                continue
+            class_name = claim.storage_class
+        elif kind == "ephemeral":
+            class_name = _class_of_template(fields)
+        else:
+            continue
+        if classes is None:
+            unchecked.append(name)
+        else:
+            _check_class(name, class_name, classes, place, found)
+    if unchecked:
+        names = ", ".join(shown(name) for name in unchecked[:5]) + (", ..." if len(unchecked) > 5 else "")
+        told = (
+            f"whether {names} can have a disk is unchecked: the cluster's claims or StorageClasses are not known here"
+        )
+        found.warn(UNCHECKED, place(unchecked[0]), names, told)
+
+
+def _check_class(
+    name: str, class_name: str, classes: Mapping[str, StorageClass], place: Callable[[str], str], found: Findings
+) -> None:
+    if not class_name:
+        class_name = next((known for known in sorted(classes) if classes[known].default), "")
+    storage_class = classes.get(class_name)
+    if storage_class is not None:
+        if is_remote(storage_class.provisioner):
+            told = f"volume {shown(name)} (StorageClass {class_name}, {storage_class.provisioner}) has no block device on the node; the container will not start"
+            found.warn(
+                NO_LOCAL_DEVICE,
+                place(name),
+                class_name,
+                told,
+                "leave the volume out or use a class with local or block storage",
+            )
+    elif class_name:
+        # Legal and usual where a PersistentVolume was made by hand: nobody needs the class then.
+        told = (
+            f'whether {shown(name)} can have a disk is unchecked: its StorageClass "{shown(class_name)}" does not exist'
+        )
+        found.warn(UNCHECKED, place(name), class_name, told)
+
+
+def _class_of_template(ephemeral: Mapping[str, Any]) -> str:
+    """Return the StorageClass of `ephemeral.volumeClaimTemplate`; empty: the cluster's default."""
+    fields: Any = ephemeral
+    for key in ("volumeClaimTemplate", "spec", "storageClassName"):
+        fields = fields.get(key) if isinstance(fields, dict) else None
+    return fields if isinstance(fields, str) else ""

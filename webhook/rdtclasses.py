@@ -163,7 +163,7 @@ def _check_cache(share: Any, path: Path, wrongs: Wrongs, *, ranges: bool = False
 def _check_share(share: Any, path: Path, wrongs: Wrongs, *, ranges: bool) -> None:
     forms = _CLASS_CACHE_FORMS if ranges else _CACHE_FORMS
     if not isinstance(share, str):
-        wrongs.add(path, share, forms, "put it in quotation marks" if isinstance(share, int) else "")
+        wrongs.add(path, share, forms)
         return
     low_and_high = _PERCENTS.fullmatch(share)
     if low_and_high:
@@ -183,7 +183,7 @@ def _check_bandwidth(shares: Any, path: Path, wrongs: Wrongs) -> None:
         wrongs.add(path, shares, _BANDWIDTH_FORMS, f'write ["{shares}"]' if isinstance(shares, str) else "")
         return
     if not shares:
-        wrongs.add(path, "[]", _BANDWIDTH_FORMS)
+        wrongs.add(path, shares, _BANDWIDTH_FORMS)
     for index, share in enumerate(shares):
         match = _BANDWIDTH.fullmatch(share) if isinstance(share, str) else None
         # The kernel refuses more than 100 %; goresctrl reads MBps as 32 bits.

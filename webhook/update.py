@@ -59,17 +59,15 @@ _LIMITS: Final = frozenset({keys.DISK, keys.NETWORK})
 
 
 def _judge_limits(key: str, was: str, now: str, found: Findings) -> None:
+    before = len(found.problems)
     # The two kinds' requests are types of their own; each branch stays within one.
     if key == keys.DISK:
-        new_disk = disk.read(now, found)
-        old_disk = disk.read(was, Findings())
-        changes = () if new_disk is None else disk.changed(old_disk, new_disk)
+        changes = disk.changed(disk.read(was, Findings()), disk.read(now, found))
     else:
-        new_network = network.read(now, found)
-        old_network = network.read(was, Findings())
-        changes = () if new_network is None else network.changed(old_network, new_network)
-    for path, value, told in changes:
-        found.deny(ENTRY_FIXED, path, value, told)
+        changes = network.changed(network.read(was, Findings()), network.read(now, found))
+    if len(found.problems) == before:
+        for path, value, told in changes:
+            found.deny(ENTRY_FIXED, path, value, told)
 
 
 def asks_otherwise(old: Pod, new: Pod) -> bool:

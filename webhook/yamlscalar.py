@@ -28,6 +28,7 @@ _INTEGER: Final = re.compile(
 )
 _BASES: Final[Mapping[str, int]] = {"hex": 16, "octal": 8, "binary": 2, "old_octal": 8, "decimal": 10}
 _FLOAT: Final = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
+_POINT_FLOAT: Final = re.compile(r"\.[0-9]+(?:_[0-9]+)*(?:[eE][-+]?[0-9]+(?:_[0-9]+)*)?")
 _LONGEST_NUMBER: Final = 400
 """Characters. Python refuses to read longer decimals at 4300; Go's float64 ends at 309 digits."""
 
@@ -59,7 +60,7 @@ def key_text(text: str, tag: str | None) -> str:
     """Return the text that a mapping's key becomes in JSON.
 
     Raises:
-        NotPlainError: JSON has no null keys.
+        NotPlainError: It is null, or an integer beyond int64: kubectl refuses both.
     """
     key = _tagged(text, tag)
     if isinstance(key, str):
@@ -68,6 +69,8 @@ def key_text(text: str, tag: str | None) -> str:
         raise NotPlainError("a key cannot be null; put it in quotation marks")
     if isinstance(key, bool):
         return "true" if key else "false"
+    if isinstance(key, int) and key >= 1 << 63:
+        raise NotPlainError(f"{text} is too large a number for a key; put it in quotation marks")
     return str(key) if isinstance(key, int) else _float_key(key)
 
 
@@ -78,8 +81,8 @@ def _tagged(text: str, tag: str | None) -> Plain:
     kind = tag.removeprefix(_TAG_PREFIX) if tag is not None and tag.startswith(_TAG_PREFIX) else ""
     if kind == "binary":
         return _binary(text)
-    if tag not in (None, "!") and kind not in _KINDS.values():
-        # As text: !!timestamp, and like kubectl every tag that YAML does not define.
+    if tag is not None and kind not in _KINDS.values():
+        # As text: !, !!timestamp, and like kubectl every tag that YAML does not define.
         return text
     if kind == "str":
         return text
@@ -97,7 +100,9 @@ def _resolved(text: str) -> Plain:
         return _WORDS[text]
     if text[0] not in _NUMERIC_START or len(text) > _LONGEST_NUMBER:
         return text
-    number = text.replace("_", "") if text[0] != "." else text
+    if text[0] == ".":
+        return float(text) if _POINT_FLOAT.fullmatch(text) else text
+    number = text.replace("_", "")
     match = _INTEGER.fullmatch(number)
     if match:
         base = match.lastgroup or ""

@@ -205,7 +205,7 @@ class _Reader:
 
     def _alias(self, event: Any) -> None:
         name = event.anchor
-        if self._stack[-1].awaits_key:
+        if self._stack and self._stack[-1].awaits_key:
             raise self._stop(event, f"the alias *{name} stands as a key; write the key itself")
         anchored = self._anchors.get(name)
         if anchored is None:
@@ -306,6 +306,8 @@ def _told(error: yaml.MarkedYAMLError, character: str) -> tuple[str, str]:
     problem = error.problem or ""
     if character == "\t" and "cannot start any token" in problem:
         return "a tab indents this line; YAML is indented with blanks", "replace the tab"
+    if problem == _NEXT_DOCUMENT:
+        return "not YAML: the value ends before this", "separate documents with a line ---"
     if "mapping values are not allowed" in problem:
         return f"not YAML: {problem}", 'a value that holds ": " needs quotation marks'
     return f"not YAML: {', '.join(filter(None, (error.context, problem)))}", ""

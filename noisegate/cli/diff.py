@@ -1,0 +1,94 @@
+"""What changes between two objects, as a unified diff of their YAML with the path of each change."""
+
+import difflib
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import yaml
+
+
+class Hunk(NamedTuple):
+    """Changes that stand together.
+
+    Attributes:
+        path: The keys above its first line, such as `spec.containers.env`.
+        lines: Each begins with `+`, `-` or a blank.
+    """
+
+    path: str
+    lines: tuple[str, ...]
+
+
+def hunks(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Hunk]:
+    """Yield what changes from one object to the other, in the order of the second."""
+    old, new = text(before).splitlines(), text(after).splitlines()
+    for tag, first, last, start, end in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+        if tag == "equal":
+            continue
+        for begin, stop in _runs(old, first, last):
+            yield Hunk(_path(old, begin), tuple(_shown(old, begin, stop, "-")))
+        for begin, stop in _runs(new, start, end):
+            yield Hunk(_path(new, begin), tuple(_shown(new, begin, stop, "+")))
+
+
+def text(value: Mapping[str, Any]) -> str:
+    """Return an object as YAML: keys in their own order, texts of several lines as such, no line broken."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, width=1 << 20, allow_unicode=True, default_flow_style=False)
+
+
+def _path(lines: list[str], index: int) -> str:
+    """Return what stands above a line, from the indentation: `spec.containers[app]`."""
+    path = ""
+    indent = _indent(lines[index])
+    for line in reversed(lines[:index]):
+        outer = _indent(line)
+        if outer < indent:
+            indent = outer
+            key, _, value = line.strip().removeprefix("- ").partition(":")
+            step = f"[{value.strip()}]" if line.lstrip().startswith("- ") else key
+            path = f"{step}.{path}" if path and not path.startswith("[") else f"{step}{path}"
+    return path
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip(" "))
+
+
+def _runs(lines: list[str], start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Divide lines where they step out of what the first of them stands in."""
+    begin = start
+    for index in range(start + 1, end):
+        if _indent(lines[index]) < _indent(lines[begin]):
+            yield begin, index
+            begin = index
+    if begin < end:
+        yield begin, end
+
+
+def _shown(lines: list[str], begin: int, end: int, sign: str) -> Iterator[str]:
+    """Yield changed lines below the one before them, where that belongs to the same, all as far left as they go."""
+    indent = _indent(lines[begin])
+    if begin and _indent(lines[begin - 1]) >= indent:
+        yield f" {lines[begin - 1][indent:]}"
+    for line in lines[begin:end]:
+        yield f"{sign}{line[indent:]}"
+
+
+class _Dumper(yaml.SafeDumper):
+    """Indents lists below their key, so that indentation alone tells what belongs to what; writes no aliases."""
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+        del indentless
+        super().increase_indent(flow, False)
+
+    def ignore_aliases(self, data: Any) -> bool:
+        del data
+        return True
+
+
+def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+    style = "|" if "\n" in value else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+
+_Dumper.add_representer(str, _text)
