@@ -4,7 +4,6 @@ Every answer is checked in full once, before anything is measured; from then on 
 """
 
 import base64
-import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -58,18 +57,12 @@ class Prepared(NamedTuple):
     ours: tuple[Exchange, ...]
     noop: tuple[Exchange, ...]
 
-    @property
-    def mean_bytes(self) -> int:
-        """Mean length of a request's body and head."""
-        return sum(len(exchange.request) for exchange in self.noop) // len(self.noop)
 
-
-async def prepare(server: Started, trust: ssl.SSLContext, different: int) -> list[Prepared]:
+def prepare(server: Started, different: int) -> list[Prepared]:
     """Make all requests, let the server answer each once, and check these answers.
 
     Args:
         server: A running noisegate.
-        trust: What its certificate is checked with.
         different: Number of pods in the cases whose pods are all different.
 
     Raises:
@@ -78,10 +71,10 @@ async def prepare(server: Started, trust: ssl.SSLContext, different: int) -> lis
     mutated = {size: pods.replicas(size, "all", WORKLOADS, REPLICAS) for size in pods.BYTES}
     various = {size: [pods.encode(pods.create(size, "all", seed)) for seed in range(different)] for size in pods.BYTES}
     prepared = [
-        await _prepare(server, trust, MUTATE, "/mutate", mutated["7 KB"], check_patched),
-        await _prepare(server, trust, MUTATE_LARGE, "/mutate", mutated["21 KB"], check_patched),
-        await _prepare(server, trust, MUTATE_DIFFERENT, "/mutate", various["7 KB"], check_patched),
-        await _prepare(server, trust, MUTATE_LARGE_DIFFERENT, "/mutate", various["21 KB"], check_patched),
+        _prepare(server, MUTATE, "/mutate", mutated["7 KB"], check_patched),
+        _prepare(server, MUTATE_LARGE, "/mutate", mutated["21 KB"], check_patched),
+        _prepare(server, MUTATE_DIFFERENT, "/mutate", various["7 KB"], check_patched),
+        _prepare(server, MUTATE_LARGE_DIFFERENT, "/mutate", various["21 KB"], check_patched),
     ]
     final = [
         pods.encode(patched_review(msgspec.json.decode(body), msgspec.json.decode(exchange.answer or b"")))
@@ -89,17 +82,15 @@ async def prepare(server: Started, trust: ssl.SSLContext, different: int) -> lis
     ]
     wrong = pods.replicas("7 KB", "wrongly", WORKLOADS, REPLICAS)
     plain = pods.replicas("7 KB", "nothing", WORKLOADS, REPLICAS)
-    prepared.append(await _prepare(server, trust, VALIDATE, "/validate", final, check_untouched))
-    prepared.append(await _prepare(server, trust, DENIED, "/validate", wrong, check_denied))
-    prepared.append(await _prepare(server, trust, NOTHING, "/mutate", plain, check_untouched))
+    prepared.append(_prepare(server, VALIDATE, "/validate", final, check_untouched))
+    prepared.append(_prepare(server, DENIED, "/validate", wrong, check_denied))
+    prepared.append(_prepare(server, NOTHING, "/mutate", plain, check_untouched))
     return prepared
 
 
-async def _prepare(
-    server: Started, trust: ssl.SSLContext, case: Case, path: str, bodies: Sequence[bytes], check: Check
-) -> Prepared:
+def _prepare(server: Started, case: Case, path: str, bodies: Sequence[bytes], check: Check) -> Prepared:
     requests = [request(path, body) for body in bodies]
-    answers = await ask(server, trust, requests)
+    answers = ask(server, requests)
     for body, answer in zip(bodies, answers, strict=True):
         check_answer(body, answer, check)
     return Prepared(
@@ -135,6 +126,7 @@ def check_patched(review: dict[str, Any], answered: dict[str, Any]) -> None:
     """Check that a pod that asks for all five kinds was given what it lacked for each."""
     response = answered["response"]
     _must(response["allowed"] is True and response["patchType"] == "JSONPatch", "not allowed with a patch")
+    _must("warnings" not in response, "warned of what is right")
     before = review["request"]["object"]
     after = patched_review(review, answered)["request"]["object"]
     annotations, containers = after["metadata"]["annotations"], after["spec"]["containers"]

@@ -54,7 +54,15 @@ def manifests() -> list[dict[str, Any]]:
 
 
 def _cni(name: str, vlan: int) -> str:
-    sriov = {"type": "sriov", "name": name, "vlan": vlan, "spoofchk": "on", "trust": "off", "link_state": "auto", "max_tx_rate": 1000}
+    sriov = {
+        "type": "sriov",
+        "name": name,
+        "vlan": vlan,
+        "spoofchk": "on",
+        "trust": "off",
+        "link_state": "auto",
+        "max_tx_rate": 1000,
+    }
     return msgspec.json.encode({"cniVersion": "1.0.0", "name": name, "plugins": [sriov, {"type": "tuning"}]}).decode()
 
 

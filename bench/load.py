@@ -1,25 +1,33 @@
 """The load: raw HTTP/1.1 over TLS keep-alive, requests made beforehand, every answer compared with what it must be.
 
-A closed loop keeps a number of connections busy; an open loop sends at a fixed rate whatever the answers do.
+A closed loop keeps a number of connections busy; an open loop sends at a fixed rate whatever the answers do. Plain
+sockets and epoll: an event loop's transports would cost this side more than the server is given to do.
 """
 
-import asyncio
 import gc
+import select
+import socket
 import ssl
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import cycle
 from statistics import quantiles
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
 
 from bench.servers import Started
 
-LONGEST_ANSWER: Final = 20.0
+LONGEST_SILENCE: Final = 20.0
 """Seconds without any answer after which a measurement is given up."""
 WARM_UP: Final = 0.15
 """Seconds of every measurement that are not counted."""
+FEWEST: Final = 100
+"""Answers without which percentiles say nothing."""
+
+_READ: Final = 1 << 16
+_BUFFER: Final = 1 << 18  # bytes; a request is written in one go
+_END: Final = b"\r\n\r\n"
 
 
 class WrongAnswerError(AssertionError):
@@ -56,121 +64,105 @@ class Measured(NamedTuple):
 def request(path: str, body: bytes) -> bytes:
     """Return a request with the head that an API server writes."""
     head = (
-        f"POST {path}?timeout=10s HTTP/1.1\r\nHost: noisegate.noisegate-system.svc:443\r\nUser-Agent: kube-apiserver-admission\r\n"
-        f"Content-Length: {len(body)}\r\nAccept: application/json, */*\r\nContent-Type: application/json\r\nAccept-Encoding: gzip\r\n\r\n"
+        f"POST {path}?timeout=10s HTTP/1.1\r\nHost: noisegate.noisegate-system.svc:443\r\n"
+        f"User-Agent: kube-apiserver-admission\r\nContent-Length: {len(body)}\r\nAccept: application/json, */*\r\n"
+        "Content-Type: application/json\r\nAccept-Encoding: gzip\r\n\r\n"
     )
     return head.encode() + body
 
 
-async def closed_loop(server: Started, trust: ssl.SSLContext, exchanges: Sequence[Exchange], connections: int, seconds: float) -> Measured:
+def closed_loop(server: Started, exchanges: Sequence[Exchange], connections: int, *, seconds: float) -> Measured:
     """Keep `connections` busy for some seconds, each with one request at a time."""
-    async with _connected(server, trust, connections) as opened:
+    with _Connections(server, connections) as opened, _no_collections():
         source = cycle(exchanges)
-        tally = _Tally(server)
-        for connection in opened:
-            connection.on_idle = lambda idle: idle.send(next(source))
-            connection.tally = tally
+        for connection in opened.all:
             connection.send(next(source))
-        await _watch(opened, WARM_UP)
-        with _no_collections():
-            tally.begin()
-            await _watch(opened, seconds)
-            measured = tally.end()
-        await _settle(opened)
+        _drive(opened, source, WARM_UP, [])
+        tally = _Tally(server)
+        _drive(opened, source, seconds, tally.latencies)
+        measured = tally.measured()
+        opened.settle()
     return measured
 
 
-async def open_loop(server: Started, trust: ssl.SSLContext, exchanges: Sequence[Exchange], connections: int, rate: int, seconds: float) -> Measured:
+def open_loop(
+    server: Started,
+    exchanges: Sequence[Exchange],
+    connections: int,
+    *,
+    rate: int,
+    seconds: float,
+) -> Measured:
     """Send `rate` requests per second over at most `connections`; one that finds none idle waits, and its wait counts."""
-    async with _connected(server, trust, connections) as opened:
+    with _Connections(server, connections) as opened, _no_collections():
         source = cycle(exchanges)
-        tally = _Tally(server)
-        idle = deque(opened)
+        idle = deque(opened.all)
         waiting: deque[float] = deque()
-
-        def on_idle(connection: _Connection) -> None:
-            if waiting:
-                connection.send(next(source), waiting.popleft())
-            else:
-                idle.append(connection)
-
-        for connection in opened:
-            connection.on_idle = on_idle
-            connection.tally = tally
-        with _no_collections():
-            tally.begin()
-            await _arrive(rate, seconds, source, idle, waiting)
-            while waiting or len(idle) < len(opened):
-                _raise_fault(opened)
-                await asyncio.sleep(0.005)
-                if time.perf_counter() - tally.latest > LONGEST_ANSWER:
-                    raise WrongAnswerError(f"{server.name} gave no answer for {LONGEST_ANSWER} seconds")
-            return tally.end()
+        tally = _Tally(server)
+        total = int(rate * seconds)
+        begun = time.perf_counter()
+        sent = 0
+        while len(tally.latencies) < total:
+            now = time.perf_counter()
+            while sent < total and sent < (now - begun) * rate:
+                waiting.append(begun + sent / rate)
+                sent += 1
+            while waiting and idle:
+                idle.popleft().send(next(source), waiting.popleft())
+            for connection in opened.ready(0):
+                if connection.receive():
+                    tally.latencies.append(connection.latency)
+                    idle.append(connection)
+        return tally.measured()
 
 
-async def ask(server: Started, trust: ssl.SSLContext, requests: Sequence[bytes], connections: int = 8) -> list[bytes]:
+def ask(server: Started, requests: Sequence[bytes], connections: int = 8) -> list[bytes]:
     """Return the bodies of the answers to some requests, in their order."""
     answers: list[bytes] = [b""] * len(requests)
-    async with _connected(server, trust, connections) as opened:
-        left = iter(enumerate(requests))
-        at: dict[_Connection, int] = {}
-        done = asyncio.get_running_loop().create_future()
-        pending = len(requests)
-
-        def next_one(connection: _Connection) -> None:
-            nonlocal pending
-            if connection in at:
-                answers[at.pop(connection)] = connection.body
-                pending -= 1
-                if not pending and not done.done():
-                    done.set_result(None)
-            for index, each in left:
-                at[connection] = index
-                connection.send(Exchange(each, None))
-                return
-
-        for connection in opened:
-            connection.on_idle = next_one
-            connection.on_fault = lambda: None if done.done() else done.set_result(None)
-            next_one(connection)
-        async with asyncio.timeout(LONGEST_ANSWER + len(requests) / 100):
-            await done
-        _raise_fault(opened)
+    left = iter(enumerate(requests))
+    at: dict[_Connection, int] = {}
+    with _Connections(server, connections) as opened:
+        for connection, (index, each) in zip(opened.all, left, strict=False):
+            at[connection] = index
+            connection.send(Exchange(each, None))
+        while at:
+            for connection in opened.ready():
+                if connection.receive():
+                    answers[at.pop(connection)] = connection.body
+                    for index, each in left:
+                        at[connection] = index
+                        connection.send(Exchange(each, None))
+                        break
     return answers
 
 
-@asynccontextmanager
-async def idle_connections(server: Started, trust: ssl.SSLContext, count: int, exchange: Exchange) -> AsyncIterator[None]:
+@contextmanager
+def idle_connections(server: Started, count: int, exchange: Exchange) -> Iterator[None]:
     """Hold connections open that asked once and then rest."""
-    async with _connected(server, trust, count) as opened:
-        for connection in opened:
-            connection.on_idle = lambda _: None
+    with _Connections(server, count) as opened:
+        for connection in opened.all:
             connection.send(exchange)
-        await _settle(opened)
+            while not connection.receive():
+                opened.ready()
         yield
-        _raise_fault(opened)
 
 
 class _Tally:
-    """Counts answers and their latencies."""
+    """Counts answers and their latencies, from now on."""
 
     def __init__(self, server: Started) -> None:
         self.latencies: list[float] = []
-        self.latest = time.perf_counter()
         self._server = server
-
-    def begin(self) -> None:
-        self.latencies.clear()
-        self._server_cpu = self._server.cpu_seconds()
+        self._server_cpu = server.cpu_seconds()
         self._own_cpu = time.process_time()
-        self._begun = self.latest = time.perf_counter()
+        self._begun = time.perf_counter()
 
-    def end(self) -> Measured:
+    def measured(self) -> Measured:
         elapsed = time.perf_counter() - self._begun
         own_cpu = time.process_time() - self._own_cpu
         server_cpu = self._server.cpu_seconds() - self._server_cpu
         count = len(self.latencies)
-        if count < 100:
+        if count < FEWEST:
             raise WrongAnswerError(f"{self._server.name} gave only {count} answers in {elapsed:.1f} seconds")
         percentiles = quantiles(self.latencies, n=100)
         return Measured(
@@ -183,155 +175,133 @@ class _Tally:
         )
 
 
-class _Connection(asyncio.Protocol):
+class _Connection:
     """One keep-alive connection with at most one request on its way."""
 
-    on_idle: "Callable[[_Connection], None]"
-    tally: _Tally | None = None
-
-    def __init__(self) -> None:
+    def __init__(self, server: Started) -> None:
+        plain = socket.create_connection(("127.0.0.1", server.port), LONGEST_SILENCE)
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        plain.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
+        self.stream = server.trust.wrap_socket(plain, server_hostname="127.0.0.1")
+        self.stream.setblocking(False)
         self.body = b""
         self.busy = False
-        self.closing = False
-        self.fault: Exception | None = None
-        self.on_fault: Callable[[], None] = lambda: None
+        self.latency = 0.0
         self._part = b""
         self._expected: bytes | None = None
         self._sent = 0.0
-        self._transport: asyncio.Transport
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport  # type: ignore[assignment]
 
     def send(self, exchange: Exchange, since: float = 0.0) -> None:
         """Send a request; its latency counts from `since`, or from now."""
-        if self.closing:
-            return
         self.busy = True
         self._expected = exchange.answer
         self._sent = since or time.perf_counter()
-        self._transport.write(exchange.request)
+        message = exchange.request
+        while True:
+            try:
+                written = self.stream.write(message)
+            except ssl.SSLWantWriteError:
+                select.select([], [self.stream], [], LONGEST_SILENCE)
+                continue
+            if written == len(message):
+                return
+            message = message[written:]
 
-    def data_received(self, data: bytes) -> None:
+    def receive(self) -> bool:
+        """Take what has come; return whether the answer is there, whole and right."""
+        try:
+            data = self.stream.read(_READ)
+        except ssl.SSLWantReadError:
+            return False  # session tickets are records without data
+        if not data:
+            raise WrongAnswerError("the server closed a connection")
         if self._part:
             data = self._part + data
-        end = data.find(b"\r\n\r\n")
-        if end < 0:
-            self._part = data
-            return
+        end = data.find(_END) + len(_END)
         expected = self._expected
-        length = _content_length(data, end) if expected is None else len(expected)
-        if len(data) < end + 4 + length:
+        if end < len(_END) or len(data) < end + (_content_length(data, end) if expected is None else len(expected)):
             self._part = data
-            if expected is not None and _content_length(data, end) != length:
-                self._fail(data)
-            return
+            if end >= len(_END) and expected is not None and _content_length(data, end) != len(expected):
+                raise _wrong(data, expected)
+            return False
+        self.latency = time.perf_counter() - self._sent
         self._part = b""
-        now = time.perf_counter()
-        body = data[end + 4 :]
-        if not data.startswith(b"HTTP/1.1 200 ") or (body != expected if expected is not None else len(body) != length):
-            self._fail(data)
-            return
+        self.body = data[end:]
+        if not data.startswith(b"HTTP/1.1 200 ") or (expected is not None and self.body != expected):
+            raise _wrong(data, expected)
         self.busy = False
-        self.body = body
-        tally = self.tally
-        if tally is not None:
-            tally.latencies.append(now - self._sent)
-            tally.latest = now
-        self.on_idle(self)
+        return True
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        if not self.closing:
-            self.fault = self.fault or WrongAnswerError(f"the server closed a connection: {exc}")
-            self.on_fault()
 
-    def close(self) -> None:
-        self.closing = True
-        self._transport.abort()
+class _Connections:
+    """Connections to one server, and which of them have something to read."""
 
-    def _fail(self, data: bytes) -> None:
-        expected = "an answer with status 200" if self._expected is None else self._expected.decode(errors="replace")[:1000]
-        self.fault = WrongAnswerError(f"wrong answer: {data[:1500].decode(errors='replace')}\nright: {expected}")
-        self.close()
-        self.on_fault()
+    def __init__(self, server: Started, count: int) -> None:
+        self._epoll = select.epoll()
+        self.all: list[_Connection] = []
+        self._at: dict[int, _Connection] = {}
+        self._server, self._count = server, count
+
+    def __enter__(self) -> Self:
+        for _ in range(self._count):
+            connection = _Connection(self._server)
+            self.all.append(connection)
+            self._at[connection.stream.fileno()] = connection
+            self._epoll.register(connection.stream.fileno(), select.EPOLLIN)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for connection in self.all:
+            connection.stream.close()
+        self._epoll.close()
+
+    def ready(self, timeout: float = LONGEST_SILENCE) -> list[_Connection]:
+        """Return the connections that have something to read.
+
+        Raises:
+            WrongAnswerError: None has, for as long as a server may be silent.
+        """
+        at = self._at
+        found = [at[number] for number, _ in self._epoll.poll(timeout)]
+        if not found and timeout == LONGEST_SILENCE:
+            raise WrongAnswerError(f"{self._server.name} was silent for {LONGEST_SILENCE:g} seconds")
+        return found
+
+    def settle(self) -> None:
+        """Wait for the answers that are still on their way."""
+        pending = {connection for connection in self.all if connection.busy}
+        while pending:
+            pending -= {connection for connection in self.ready() if connection.receive()}
+
+
+def _drive(opened: _Connections, source: Iterator[Exchange], seconds: float, latencies: list[float]) -> None:
+    until = time.perf_counter() + seconds
+    while time.perf_counter() < until:
+        for connection in opened.ready():
+            if connection.receive():
+                latencies.append(connection.latency)
+                connection.send(next(source))
 
 
 def _content_length(data: bytes, end: int) -> int:
     head = data[:end].lower()
-    start = head.find(b"\r\ncontent-length:")
-    if start < 0:
+    _, found, rest = head.partition(b"\r\ncontent-length:")
+    if not found:
         raise WrongAnswerError(f"an answer without Content-Length: {head.decode(errors='replace')}")
-    return int(head[start + 17 :].split(b"\r\n", 1)[0])
+    return int(rest.partition(b"\r\n")[0])
 
 
-@asynccontextmanager
-async def _connected(server: Started, trust: ssl.SSLContext, count: int) -> AsyncIterator[list[_Connection]]:
-    loop = asyncio.get_running_loop()
-    opened: list[_Connection] = []
-    try:
-        while len(opened) < count:
-            # As many as any server's backlog takes.
-            step = min(32, count - len(opened))
-            dialled = await asyncio.gather(
-                *(loop.create_connection(_Connection, "127.0.0.1", server.port, ssl=trust) for _ in range(step))
-            )
-            opened += [connection for _, connection in dialled]
-        yield opened
-    finally:
-        for connection in opened:
-            connection.close()
-        await asyncio.sleep(0.01)
+def _wrong(data: bytes, expected: bytes | None) -> WrongAnswerError:
+    right = "an answer with status 200" if expected is None else expected.decode(errors="replace")[:1500]
+    return WrongAnswerError(f"wrong answer: {data[:1500].decode(errors='replace')}\nright: {right}")
 
 
-async def _watch(opened: Sequence[_Connection], seconds: float) -> None:
-    until = time.perf_counter() + seconds
-    while (left := until - time.perf_counter()) > 0:
-        await asyncio.sleep(min(left, 0.25))
-        _raise_fault(opened)
-
-
-async def _settle(opened: Sequence[_Connection]) -> None:
-    """Wait for the answers that are still on their way."""
-    for connection in opened:
-        connection.on_idle = lambda _: None
-    until = time.perf_counter() + LONGEST_ANSWER
-    while any(connection.busy for connection in opened):
-        _raise_fault(opened)
-        if time.perf_counter() > until:
-            raise WrongAnswerError(f"an answer did not come within {LONGEST_ANSWER} seconds")
-        await asyncio.sleep(0.001)
-    _raise_fault(opened)
-
-
-async def _arrive(
-    rate: int, seconds: float, source: Iterator[Exchange], idle: "deque[_Connection]", waiting: deque[float]
-) -> None:
-    begun = time.perf_counter()
-    sent = 0
-    while sent < rate * seconds:
-        now = time.perf_counter()
-        # uvloop's timers have a resolution of 1 ms: a late arrival counts from when it was noticed, its wait in full.
-        while sent < (now - begun) * rate:
-            sent += 1
-            if idle:
-                idle.popleft().send(next(source))
-            else:
-                waiting.append(now)
-        await asyncio.sleep(0.001)
-
-
-def _raise_fault(opened: Sequence[_Connection]) -> None:
-    for connection in opened:
-        if connection.fault is not None:
-            raise connection.fault
-
-
-class _no_collections:  # noqa: N801  (reads as a statement)
+@contextmanager
+def _no_collections() -> Iterator[None]:
     """Keep this process' garbage collector out of the figures."""
-
-    def __enter__(self) -> None:
-        gc.collect()
-        gc.disable()
-
-    def __exit__(self, *_: object) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
         gc.enable()

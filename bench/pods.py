@@ -36,10 +36,26 @@ _SPARE_ENV: Final[Mapping[tuple[Size, Asking], int]] = {
     ("21 KB", "wrongly"): 15,
     ("21 KB", "nothing"): 18,
 }
-_ENV: Final = (
-    "LOG_LEVEL LOG_FORMAT HTTP_PORT HTTP_TIMEOUT_SECONDS DATABASE_HOST DATABASE_NAME DATABASE_POOL_SIZE CACHE_TTL_SECONDS "
-    "QUEUE_URL TRACE_ENDPOINT TRACE_SAMPLE_RATIO REGION FEATURE_FLAGS HEAP_LIMIT GC_PERCENT RETRY_LIMIT BATCH_SIZE LOCALE"
-).split()
+_ENV: Final = [
+    "LOG_LEVEL",
+    "LOG_FORMAT",
+    "HTTP_PORT",
+    "HTTP_TIMEOUT_SECONDS",
+    "DATABASE_HOST",
+    "DATABASE_NAME",
+    "DATABASE_POOL_SIZE",
+    "CACHE_TTL_SECONDS",
+    "QUEUE_URL",
+    "TRACE_ENDPOINT",
+    "TRACE_SAMPLE_RATIO",
+    "REGION",
+    "FEATURE_FLAGS",
+    "HEAP_LIMIT",
+    "GC_PERCENT",
+    "RETRY_LIMIT",
+    "BATCH_SIZE",
+    "LOCALE",
+]
 
 
 def create(size: Size, asking: Asking, seed: int) -> dict[str, Any]:
@@ -107,7 +123,11 @@ def _review(pod: dict[str, Any], random: Random) -> dict[str, Any]:
 def _pod(size: Size, asking: Asking, seed: int, random: Random) -> dict[str, Any]:
     name = f"router-{seed:05d}"
     template_hash = f"{random.getrandbits(40):010x}"
-    annotations = {"checksum/config": f"{random.getrandbits(256):064x}", "prometheus.io/port": "9090", "prometheus.io/scrape": "true"}
+    annotations = {
+        "checksum/config": f"{random.getrandbits(256):064x}",
+        "prometheus.io/port": "9090",
+        "prometheus.io/scrape": "true",
+    }
     labels = {"app.kubernetes.io/name": name, "app.kubernetes.io/part-of": "edge", "pod-template-hash": template_hash}
     if asking != "nothing":
         annotations = _annotations(size, asking, seed) | annotations
@@ -124,15 +144,29 @@ def _pod(size: Size, asking: Asking, seed: int, random: Random) -> dict[str, Any
         "securityContext": {"runAsUser": 10001, "runAsNonRoot": True, "fsGroup": 10001},
         "schedulerName": "default-scheduler",
         "tolerations": [
-            {"key": "node.kubernetes.io/not-ready", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300},
-            {"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300},
+            {
+                "key": "node.kubernetes.io/not-ready",
+                "operator": "Exists",
+                "effect": "NoExecute",
+                "tolerationSeconds": 300,
+            },
+            {
+                "key": "node.kubernetes.io/unreachable",
+                "operator": "Exists",
+                "effect": "NoExecute",
+                "tolerationSeconds": 300,
+            },
         ],
         "priority": 0,
         "enableServiceLinks": True,
         "preemptionPolicy": "PreemptLowerPriority",
     }
     if size == "21 KB":
-        spec = {"volumes": spec.pop("volumes"), "initContainers": [_container("init", size, asking, seed, token)], **spec}
+        spec = {
+            "volumes": spec.pop("volumes"),
+            "initContainers": [_container("init", size, asking, seed, token)],
+            **spec,
+        }
     owner = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": f"{name}-{template_hash}", "uid": _uid(random)}
     metadata: dict[str, Any] = {
         "generateName": f"{name}-{template_hash}-",
@@ -183,7 +217,9 @@ def _annotations(size: Size, asking: Asking, seed: int) -> dict[str, str]:
     return {
         "blockio.kubernetes.io/resources": msgspec.json.encode(disk).decode(),
         "networkio.kubernetes.io/resources": msgspec.json.encode(network).decode(),
-        "rdt.resources.beta.kubernetes.io/container.app": cluster.CLASSES[seed % len(cluster.CLASSES)] if right else "golden",
+        "rdt.resources.beta.kubernetes.io/container.app": cluster.CLASSES[seed % len(cluster.CLASSES)]
+        if right
+        else "golden",
         "k8s.v1.cni.cncf.io/networks": networks if right else networks + "/x",
     }
 
@@ -217,7 +253,9 @@ def _container(name: str, size: Size, asking: Asking, seed: int, token: str) -> 
     env: list[dict[str, Any]] = [
         {"name": "POD_IP", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "status.podIP"}}},
     ]
-    env += [{"name": key, "value": f"{key.lower()[:9]}-{seed}"} for key in _ENV[: 1 if init else _SPARE_ENV[size, asking]]]
+    env += [
+        {"name": key, "value": f"{key.lower()[:9]}-{seed}"} for key in _ENV[: 1 if init else _SPARE_ENV[size, asking]]
+    ]
     resources: dict[str, dict[str, str]] = {
         "limits": {"cpu": "2", "memory": "4Gi"},
         "requests": {"cpu": "500m", "memory": "1Gi"},
@@ -225,7 +263,7 @@ def _container(name: str, size: Size, asking: Asking, seed: int, token: str) -> 
     if asking != "nothing" and name in _CORES:
         for quantities in resources.values():
             quantities["cmk.intel.com/exclusive-cores"] = str(1 + seed % 8) if asking == "all" else "1500m"
-    mounts = [{"name": volume, "mountPath": f"/var/lib/{volume}"} for volume in _VOLUMES[size]]
+    mounts: list[dict[str, Any]] = [{"name": volume, "mountPath": f"/var/lib/{volume}"} for volume in _VOLUMES[size]]
     mounts += [
         {"name": "config", "readOnly": True, "mountPath": "/etc/router"},
         {"name": token, "readOnly": True, "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount"},
@@ -240,13 +278,17 @@ def _container(name: str, size: Size, asking: Asking, seed: int, token: str) -> 
         "terminationMessagePath": "/dev/termination-log",
         "terminationMessagePolicy": "File",
         "imagePullPolicy": "IfNotPresent",
-        "securityContext": {"capabilities": {"drop": ["ALL"]}, "readOnlyRootFilesystem": True, "allowPrivilegeEscalation": False},
+        "securityContext": {
+            "capabilities": {"drop": ["ALL"]},
+            "readOnlyRootFilesystem": True,
+            "allowPrivilegeEscalation": False,
+        },
     }
     if not init:
         container["ports"] = [{"name": "http", "containerPort": 8080, "protocol": "TCP"}]
         container["livenessProbe"] = _probe("/healthz")
         container["readinessProbe"] = _probe("/readyz")
-    order = "name image args ports env resources volumeMounts livenessProbe readinessProbe".split()
+    order = ["name", "image", "args", "ports", "env", "resources", "volumeMounts", "livenessProbe", "readinessProbe"]
     return {key: container[key] for key in order if key in container} | container
 
 
@@ -281,12 +323,15 @@ def _as_written(spec: Mapping[str, Any]) -> dict[str, Any]:
     kept["volumes"] = [volume for volume in kept["volumes"] if written(volume)]
     for field in ("containers", "initContainers"):
         if field in kept:
-            kept[field] = [{**each, "volumeMounts": [mount for mount in each["volumeMounts"] if written(mount)]} for each in kept[field]]
+            kept[field] = [
+                {**each, "volumeMounts": [mount for mount in each["volumeMounts"] if written(mount)]}
+                for each in kept[field]
+            ]
     return kept
 
 
 def _metadata_fields(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    fields = {"f:generateName": {}}
+    fields: dict[str, Any] = {"f:generateName": {}}
     for field in ("annotations", "labels", "ownerReferences"):
         fields[f"f:{field}"] = {".": {}, **_fields(metadata[field], field)}
     for owner in fields["f:ownerReferences"]:
@@ -301,7 +346,10 @@ def _fields(value: Any, field: str = "") -> dict[str, Any]:
         return {f"f:{key}": _with_self(item, key) for key, item in value.items()}
     if isinstance(value, list) and field in _MERGE_KEYS:
         return {
-            "k:" + msgspec.json.encode({key: element[key] for key in _MERGE_KEYS[field]}).decode(): {".": {}, **_fields(element)}
+            "k:" + msgspec.json.encode({key: element[key] for key in _MERGE_KEYS[field]}).decode(): {
+                ".": {},
+                **_fields(element),
+            }
             for element in value
         }
     return {}

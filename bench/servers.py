@@ -36,6 +36,14 @@ class Cores(NamedTuple):
         return self.server == self.load
 
 
+class Site(NamedTuple):
+    """What servers are started with: a folder for their files, cores, and what clients trust their certificate with."""
+
+    folder: Path
+    cores: Cores
+    trust: ssl.SSLContext
+
+
 class Started(NamedTuple):
     """A running server.
 
@@ -43,12 +51,14 @@ class Started(NamedTuple):
         name: `no-op` or `noisegate`.
         process: Its first process.
         port: TLS port on 127.0.0.1.
+        trust: What its certificate is checked with.
         ready: Seconds from exec until it said that it was ready.
     """
 
     name: str
     process: "subprocess.Popen[bytes]"
     port: int
+    trust: ssl.SSLContext
     ready: float
 
     def workers(self) -> list[int]:
@@ -84,8 +94,8 @@ def take_cores() -> Cores:
     return cores
 
 
-def issue(folder: Path) -> ssl.SSLContext:
-    """Write a serving certificate (ECDSA P-256) into a folder; return what clients trust it with."""
+def site(folder: Path, cores: Cores) -> Site:
+    """Make a folder ready: write a serving certificate (ECDSA P-256) into it."""
     authority = trustme.CA(key_type=trustme.KeyType.ECDSA)
     certificate = authority.issue_cert("127.0.0.1", "localhost", key_type=trustme.KeyType.ECDSA)
     folder.joinpath("tls.crt").write_bytes(b"".join(blob.bytes() for blob in certificate.cert_chain_pems))
@@ -93,53 +103,58 @@ def issue(folder: Path) -> ssl.SSLContext:
     folder.joinpath("tls.key").chmod(0o600)
     context = ssl.create_default_context()
     authority.configure_trust(context)
-    return context
+    return Site(folder, cores, context)
 
 
 @contextmanager
-def noop(folder: Path, cores: Cores) -> Iterator[Started]:
+def noop(site: Site) -> Iterator[Started]:
     """Run no-op A."""
     port = _free_port()
-    command = [sys.executable, "-m", "bench.noop", str(port), str(folder / "tls.crt"), str(folder / "tls.key")]
-    with _running("no-op", command, folder, port, cores, lambda: _listens(port)) as started:
+    command = [
+        sys.executable,
+        "-m",
+        "bench.noop",
+        str(port),
+        str(site.folder / "tls.crt"),
+        str(site.folder / "tls.key"),
+    ]
+    with _running("no-op", command, port, site, lambda: _listens(port)) as started:
         yield started
 
 
 @contextmanager
-def noisegate(folder: Path, cores: Cores) -> Iterator[Started]:
+def noisegate(site: Site) -> Iterator[Started]:
     """Run the real admission server with everything that it checks against."""
     port, health_port = _free_port(), _free_port()
-    settings = cluster.write(folder, port, health_port)
+    settings = cluster.write(site.folder, port, health_port)
     command = [sys.executable, "-m", "noisegate", "webhook", "--config", str(settings)]
-    with _running("noisegate", command, folder, port, cores, lambda: _says_ready(health_port)) as started:
+    with _running("noisegate", command, port, site, lambda: _says_ready(health_port)) as started:
         yield started
 
 
-def start_times(folder: Path, cores: Cores, count: int) -> list[float]:
+def start_times(site: Site, count: int) -> list[float]:
     """Return the seconds from exec to ready of several starts, one after the other."""
     times: list[float] = []
     for _ in range(count):
-        with noisegate(folder, cores) as started:
+        with noisegate(site) as started:
             times.append(started.ready)
     return times
 
 
 @contextmanager
-def _running(
-    name: str, command: Sequence[str], folder: Path, port: int, cores: Cores, ready: Callable[[], bool]
-) -> Iterator[Started]:
-    log = folder / f"{name}.log"
-    os.sched_setaffinity(0, {cores.server})  # inherited by the child
+def _running(name: str, command: Sequence[str], port: int, site: Site, ready: Callable[[], bool]) -> Iterator[Started]:
+    log = site.folder / f"{name}.log"
+    os.sched_setaffinity(0, {site.cores.server})  # inherited by the child
     with log.open("wb") as output:
         begun = time.perf_counter()
         process = subprocess.Popen(command, cwd=REPOSITORY, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
-    os.sched_setaffinity(0, {cores.load})
+    os.sched_setaffinity(0, {site.cores.load})
     try:
         while not ready():
             if process.poll() is not None or time.perf_counter() - begun > LONGEST_START:
                 raise ServerFailedError(f"{name} did not become ready:\n{log.read_text(errors='replace')[-4000:]}")
             time.sleep(0.002)
-        yield Started(name, process, port, time.perf_counter() - begun)
+        yield Started(name, process, port, site.trust, time.perf_counter() - begun)
         if process.poll() is not None:
             raise ServerFailedError(f"{name} ended under load:\n{log.read_text(errors='replace')[-4000:]}")
     finally:

@@ -3,6 +3,7 @@
 import time
 import timeit
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import cycle
 from typing import Any, Final, NamedTuple
 
@@ -31,7 +32,9 @@ class Cost(NamedTuple):
 
 def world(**policy: Any) -> World:
     """Return what the server decides with, from the same texts that its files are made of."""
-    documents = manifests.read(msgspec.json.encode({"kind": "List", "apiVersion": "v1", "items": cluster.manifests()}), "cluster.json")
+    documents = manifests.read(
+        msgspec.json.encode({"kind": "List", "apiVersion": "v1", "items": cluster.manifests()}), "cluster.json"
+    )
     catalogue = inventory.build(documents, complete=("networks", "claims", "storageClasses")).catalogue
     catalogue = catalogue._replace(rdt_classes=rdtclasses.load(cluster.CLASS_FILE, "classes.yaml"))
     return World(policy=Policy(**policy), rules=rules.load(cluster.rules(), "mutations.yaml"), catalogue=catalogue)
@@ -93,7 +96,9 @@ def _stages(size: Size) -> Iterator[tuple[str, float]]:
     yield "rules: what is requested", _micros(lambda: firing.requested((*spec.containers, *spec.init_containers)))
     yield (
         "rules: which fire",
-        _micros(lambda: firing.fire(sees.rules.rules, pod, cluster.NAMESPACE, set(requested), mutate=None, opt_out=False)),
+        _micros(
+            lambda: firing.fire(sees.rules.rules, pod, cluster.NAMESPACE, set(requested), mutate=None, opt_out=False)
+        ),
     )
 
     def consider() -> mutate.Outcome:
@@ -105,7 +110,10 @@ def _stages(size: Size) -> Iterator[tuple[str, float]]:
     patch = outcome.patch
     yield "all of these and the merge (mutate.consider)", _micros(consider)
     yield "patch: to JSON", _micros(patch.encoded)
-    yield "answer: patch to JSON and base64, envelope", _micros(lambda: review.patched(request, version, patch, outcome.warnings))
+    yield (
+        "answer: patch to JSON and base64, envelope",
+        _micros(lambda: review.patched(request, version, patch, outcome.warnings)),
+    )
 
     yield "whole, replicas (admit.answer)", _micros(lambda: admit.answer("mutate", body, sees))
     various = [pods.encode(pods.create(size, "all", seed)) for seed in range(1, 1501)]
@@ -120,7 +128,8 @@ def _stages(size: Size) -> Iterator[tuple[str, float]]:
     base = _micros(lambda: admit.answer("mutate", none, sees))
     for kind in _KEYS:
         one = pods.encode(only(pods.create(size, "all", 1), kind))
-        yield f"what asking for {kind} adds to the whole", _micros(lambda one=one: admit.answer("mutate", one, sees)) - base  # type: ignore[misc]
+        micros = _micros(partial(admit.answer, "mutate", one, sees))
+        yield f"what asking for {kind} adds to the whole", micros - base
 
 
 _KEYS: Final = {

@@ -81,7 +81,7 @@ def _take(reader: "Callable[[str], _Reading[T]]", text: str, kind: Kind, bad: se
     if problems:
         found.problems += problems
         bad.add(kind)
-    return value  # type: ignore[no-any-return]
+    return value
 
 
 def _remembered(read_text: Callable[[str, Findings], T]) -> Any:

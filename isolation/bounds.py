@@ -59,60 +59,52 @@ class Change(NamedTuple):
     message: str
 
 
-Members = dict[str, Any]
 Steps = tuple[Step, ...]
+Members = dict[str, Any]
+Groups = tuple[Members, Members]
+Reader = Callable[[object, Steps, str, str], int | None]
+"""Reads a value that stands, after some steps, in a group (`requests` or `limits`) under a key."""
 
 _GROUPS: Final = frozenset({"requests", "limits"})
 
 
-def groups(payload: Payload, value: object, known: frozenset[str], steps: Steps = ()) -> tuple[Members, Members]:
+def groups(payload: Payload, value: object, known: frozenset[str], steps: Steps = ()) -> Groups:
     """Return the members of `requests` and of `limits`; what is wrong is reported and left out."""
-    both = payload.members(value, _GROUPS, *steps) or {}
-    requests: Members = {}
-    limits: Members = {}
-    if "requests" in both:
-        requests = payload.members(both["requests"], known, *steps, "requests") or requests
-    if "limits" in both:
-        limits = payload.members(both["limits"], known, *steps, "limits") or limits
-    return requests, limits
+    both = payload.members(value, _GROUPS, *steps)
+    requests: Members | None = None
+    limits: Members | None = None
+    if both:
+        if "requests" in both:
+            requests = payload.members(both["requests"], known, *steps, "requests")
+        if "limits" in both:
+            limits = payload.members(both["limits"], known, *steps, "limits")
+    return requests or {}, limits or {}
 
 
-def bound(
-    payload: Payload,
-    requests: Members,
-    limits: Members,
-    key: str,
-    read: Callable[[object, Steps], int | None],
-    steps: Steps = (),
-) -> Bound:
+def bound(payload: Payload, asked: Groups, key: str, read: Reader, steps: Steps = ()) -> Bound:
     """Return what is asked for one key.
 
     Args:
         payload: Where problems are reported.
-        requests: Members of `requests`.
-        limits: Members of `limits`.
+        asked: Members of `requests` and of `limits`.
         key: Such as `rbps`.
-        read: Returns the value in base units, or None once it has reported why there is none.
+        read: Returns a value in base units, or None once it has reported why there is none.
         steps: Where `requests` and `limits` stand.
     """
+    requests, limits = asked
     request = limit = None
     if key in requests:
-        request = read(requests[key], (*steps, "requests", key))
+        request = read(requests[key], steps, "requests", key)
     if key in limits:
-        limit = read(limits[key], (*steps, "limits", key))
-        if key not in requests:
-            return Bound(limit, limit, limit is not None)
-    if request is not None and limit is not None and request > limit:
-        told = f'request "{shown(requests[key])}" is larger than limit "{shown(limits[key])}"'
-        payload.deny(
-            REQUEST_EXCEEDS_LIMIT,
-            requests[key],
-            told,
-            *steps,
-            "requests",
-            key,
-            hint="lower the request or raise the limit",
-        )
+        limit = read(limits[key], steps, "limits", key)
+        if request is None:
+            return UNSET if limit is None else Bound(limit, limit, key not in requests)
+        if limit is not None and request > limit:
+            told = f'request "{shown(requests[key])}" is larger than limit "{shown(limits[key])}"'
+            hint = "lower the request or raise the limit"
+            payload.deny(REQUEST_EXCEEDS_LIMIT, requests[key], told, *steps, "requests", key, hint=hint)
+    elif request is None:
+        return UNSET
     return Bound(request, limit)
 
 
@@ -124,32 +116,37 @@ def amount(payload: Payload, value: object, unit: str, steps: Steps) -> int | No
     try:
         return whole(text)
     except ValueError as error:
-        explain(payload, text, text, unit, error, steps)
+        explain_quantity(payload, text, error, unit, steps)
         return None
 
 
-def explain(
-    payload: Payload, value: str, text: str, unit: str, error: ValueError, steps: Steps, rest: str = ""
+def explain_quantity(
+    payload: Payload, text: str, error: ValueError, unit: str, steps: Steps, *, within: str = "", rest: str = ""
 ) -> None:
-    """Report why the quantity `text`, which stands in `value` with `rest` behind it, is not meant as it is written."""
-    told = f'"{shown(text)}" {error}'
+    """Report why a quantity is refused, and what was probably meant.
+
+    Args:
+        payload: Where it is reported.
+        text: The quantity.
+        error: Why `quantity.whole` refused it.
+        unit: Such as `bits per second`.
+        steps: Where it stands.
+        within: The whole value, if there is more of it than the quantity.
+        rest: What is to stand behind the quantity in the mended value.
+    """
+    spelling = meant(text)
+    hint = f"write {spelling}{rest}" if spelling else ""
     if isinstance(error, NotWholeError):
-        payload.deny(NOT_WHOLE, value, f"{told} of {unit}", *steps, hint=_spelling(text, rest))
-    elif text == "max" and "limits" in steps:
-        payload.deny(
-            BAD_QUANTITY,
-            value,
-            f"{told}; the unit is {unit}",
-            *steps,
-            hint="leave it out and give a request: there is no upper bound then",
-        )
-    else:
-        payload.deny(BAD_QUANTITY, value, f"{told}; the unit is {unit}", *steps, hint=_spelling(text, rest))
+        payload.deny(NOT_WHOLE, within or text, f'"{shown(text)}" {error} of {unit}', *steps, hint=hint)
+        return
+    if text == "max" and "limits" in steps:
+        hint = "leave the limit out and give a request: then there is no upper bound"
+    payload.deny(BAD_QUANTITY, within or text, f'"{shown(text)}" {error}; the unit is {unit}', *steps, hint=hint)
 
 
 def meant(text: str) -> str:
     """Return the whole, positive quantity that a text is or was obviously meant to be; else an empty string."""
-    for spelling in (text, suggest(text)):
+    for spelling in (text, suggest(text), text.partition("/")[0]):
         try:
             whole(spelling)
         except ValueError:
@@ -158,15 +155,10 @@ def meant(text: str) -> str:
     return ""
 
 
-def _spelling(text: str, rest: str) -> str:
-    spelling = meant(text)
-    return f"write {spelling}{rest}" if spelling else ""
-
-
 def qos_class(bounds: Iterable[Bound]) -> QosClass:
     """Return guaranteed where every request has a limit that equals it; what is derived or not asked for does not count."""
-    for asked in bounds:
-        if asked.request is not None and asked.request != asked.limit:
+    for request, limit, _ in bounds:
+        if request != limit and request is not None:
             return "burstable"
     return "guaranteed"
 

@@ -4,11 +4,11 @@
 `riops` and `wiops` in operations per second. `"*"` is the writable layers of all containers.
 """
 
-from collections.abc import Container, Iterable, Mapping
-from functools import lru_cache, partial
+from collections.abc import Container
+from functools import partial
 from typing import Final, NamedTuple
 
-from noisegate.isolation import keys, storage
+from noisegate.isolation import keys, speed, storage
 from noisegate.isolation.bounds import (
     UNSET,
     Bound,
@@ -18,19 +18,18 @@ from noisegate.isolation.bounds import (
     amount,
     bound,
     changes,
-    explain,
     groups,
-    meant,
     qos_class,
     warn_unlimited,
 )
 from noisegate.isolation.catalogue import Catalogue
-from noisegate.isolation.payload import ASKS_NOTHING, MOST_REPORTED, Payload
+from noisegate.isolation.payload import ASKS_NOTHING, Payload
 from noisegate.isolation.pod import PodSpec
 from noisegate.isolation.policy import DiskPolicy
-from noisegate.isolation.problems import Code, Findings, in_annotation, nearest, shown
-from noisegate.isolation.quantity import LARGEST, NOT_WHOLE, parse, whole
+from noisegate.isolation.problems import Code, Findings, in_annotation, shown
+from noisegate.isolation.quantity import LARGEST, NOT_WHOLE
 from noisegate.isolation.quantity import format as write
+from noisegate.isolation.speed import BLOCK_NAMES
 
 TWO_BLOCK_SIZES: Final = Code(
     "NG102",
@@ -110,7 +109,7 @@ class DiskRequest(NamedTuple):
     """
 
     volumes: tuple[VolumeRequest, ...]
-    block_size: int = DEFAULT
+    block_size: int = speed.DEFAULT
     qos: QosClass = "guaranteed"
 
 
@@ -135,32 +134,22 @@ def read(text: str, found: Findings) -> DiskRequest | None:
         request = reading.volume(name, listed[name])
         if len(found.problems) == before:
             if request[1:] == _NOTHING:
-                payload.warn(
-                    ASKS_NOTHING,
-                    listed[name],
-                    f"volume {shown(name)} asks for nothing and counts as not listed",
-                    name,
-                    hint="leave it out",
-                )
+                told = f"volume {shown(name)} asks for nothing and counts as not listed"
+                payload.warn(ASKS_NOTHING, listed[name], told, name, hint="leave it out")
                 continue
             classes.setdefault(request.qos, name)
         volumes.append(request)
     reading.check_block_sizes()
     if len(classes) > 1:
         told = f"volume {shown(classes['burstable'])} is burstable and volume {shown(classes['guaranteed'])} is guaranteed; a pod has one class for its volumes"
-        payload.deny(
-            TWO_QOS_CLASSES,
-            "",
-            told,
-            classes["burstable"],
-            hint="give all of them limits equal to their requests, or none of them",
-        )
+        hint = "give all of them limits equal to their requests, or none of them"
+        payload.deny(TWO_QOS_CLASSES, "", told, classes["burstable"], hint=hint)
     if reading.unlimited:
         warn_unlimited(payload, reading.unlimited)
-    return (
-        DiskRequest(tuple(volumes), reading.block_size, "burstable" if "burstable" in classes else "guaranteed")
-        if volumes
-        else None
+    if not volumes:
+        return None
+    return DiskRequest(
+        tuple(volumes), reading.block_size or speed.DEFAULT, "burstable" if "burstable" in classes else "guaranteed"
     )
 
 
@@ -170,88 +159,81 @@ _NOTHING: Final = (UNSET, UNSET, UNSET, UNSET)
 class _Reading:
     """One annotation on its way to a `DiskRequest`, with what is seen of all its volumes."""
 
-    __slots__ = ("block_sizes", "payload", "unlimited")
+    __slots__ = ("block_size", "block_sizes", "payload", "unlimited")
 
     def __init__(self, payload: Payload) -> None:
         self.payload = payload
-        # Block size -> where it stands first.
+        # The block size that stands first, in order of the volumes' names; and where each stands first.
+        self.block_size = 0
         self.block_sizes: dict[int, Steps] = {}
         self.unlimited: list[str] = []
-
-    @property
-    def block_size(self) -> int:
-        """The block size that stands first, in order of the volumes' names."""
-        return next(iter(self.block_sizes), DEFAULT)
 
     def volume(self, name: str, value: object) -> VolumeRequest:
         """Read what is asked for one volume; what is wrong is reported and stays unset."""
         steps = (name,)
         before = len(self.payload.found.problems)
-        requests, limits = groups(self.payload, value, _KNOWN, steps)
-        rbps = bound(self.payload, requests, limits, "rbps", self._bytes, steps)
-        wbps = bound(self.payload, requests, limits, "wbps", self._bytes, steps)
+        requests, limits = asked = groups(self.payload, value, _KNOWN, steps)
+        rbps = bound(self.payload, asked, "rbps", self._bytes, steps)
+        wbps = bound(self.payload, asked, "wbps", self._bytes, steps)
         if "riops" in requests or "riops" in limits:
-            riops = bound(self.payload, requests, limits, "riops", self._operations, steps)
+            riops = bound(self.payload, asked, "riops", self._operations, steps)
         else:
-            riops = self._derived(rbps, (name, "limits", "rbps"))
+            riops = self._derived(rbps, name, "rbps")
         if "wiops" in requests or "wiops" in limits:
-            wiops = bound(self.payload, requests, limits, "wiops", self._operations, steps)
+            wiops = bound(self.payload, asked, "wiops", self._operations, steps)
         else:
-            wiops = self._derived(wbps, (name, "limits", "wbps"))
+            wiops = self._derived(wbps, name, "wbps")
         if not requests.keys() <= limits.keys() and len(self.payload.found.problems) == before:
             self.unlimited += [f"{shown(name)}.{key}" for key in _KEYS if key in requests and key not in limits]
         return VolumeRequest(name, rbps, wbps, riops, wiops)
 
     def check_block_sizes(self) -> None:
         """Report every block size that is not the first one."""
-        (_, first), *others = self.block_sizes.items() or [(0, ())]
-        for size, steps in others:
-            told = f"block size {BLOCK_NAMES[size]} here and {BLOCK_NAMES[self.block_size]} in {'.'.join(map(shown, first))}; a pod has one (4k where none is written)"
-            self.payload.deny(
-                TWO_BLOCK_SIZES,
-                BLOCK_NAMES[size],
-                told,
-                *steps,
-                hint=f"write /{BLOCK_NAMES[self.block_size]} in all of them",
-            )
+        if len(self.block_sizes) <= 1:
+            return
+        first = BLOCK_NAMES[self.block_size]
+        there = ".".join(map(shown, self.block_sizes.pop(self.block_size)))
+        for size, steps in self.block_sizes.items():
+            name = BLOCK_NAMES[size]
+            told = f"block size {name} here and {first} in {there}; a pod has one (4k where none is written)"
+            self.payload.deny(TWO_BLOCK_SIZES, name, told, *steps, hint=f"write /{first} in all of them")
 
-    def _bytes(self, value: object, steps: Steps) -> int | None:
+    def _bytes(self, value: object, steps: Steps, group: str, key: str) -> int | None:
         if type(value) is str:
             try:
                 number, block_size = speed.parse(value)
             except (KeyError, ValueError):
-                speed.explain(self.payload, value, steps)
+                speed.explain(self.payload, value, (*steps, group, key))
                 return None
-            if block_size not in self.block_sizes:
-                self.block_sizes[block_size] = steps
+            if block_size != self.block_size:
+                self.block_size = self.block_size or block_size
+                self.block_sizes.setdefault(block_size, (*steps, group, key))
             return number
-        self.payload.string(value, *steps)
+        self.payload.string(value, *steps, group, key)
         return None
 
-    def _operations(self, value: object, steps: Steps) -> int | None:
+    def _operations(self, value: object, steps: Steps, group: str, key: str) -> int | None:
         if type(value) is str:
-            return amount(self.payload, value, OPERATIONS, steps)
+            return amount(self.payload, value, OPERATIONS, (*steps, group, key))
         if type(value) is int and 0 < value <= LARGEST:
             return value
         if type(value) in (int, float):
-            self.payload.deny(
-                NOT_WHOLE, value, f"{shown(value)} is not a whole, positive number of {OPERATIONS} up to 2^63-1", *steps
-            )
+            told = f"{shown(value)} is not a whole, positive number of {OPERATIONS} up to 2^63-1"
+            self.payload.deny(NOT_WHOLE, value, told, *steps, group, key)
         else:
-            self.payload.wrong_type(value, "a number or a string", *steps)
+            self.payload.wrong_type(value, "a number or a string", *steps, group, key)
         return None
 
-    def _derived(self, asked: Bound, steps: Steps) -> Bound:
+    def _derived(self, asked: Bound, volume: str, key: str) -> Bound:
         """Return the bound in operations that follows from one in bytes per second."""
         if asked.limit is None:
             return UNSET
         operations = asked.limit // self.block_size
         if operations:
             return Bound(None, operations)
-        told = f"{asked.limit} {BYTES} is less than one operation of {BLOCK_NAMES[self.block_size]} per second"
-        self.payload.deny(
-            NO_OPERATION, write(asked.limit), told, *steps, hint="raise the limit or name a smaller block size"
-        )
+        told = f"{asked.limit} {speed.UNIT} is less than one operation of {BLOCK_NAMES[self.block_size]} per second"
+        hint = "raise the limit or name a smaller block size"
+        self.payload.deny(NO_OPERATION, write(asked.limit), told, volume, "limits", key, hint=hint)
         return UNSET
 
 
@@ -268,7 +250,7 @@ def fit(request: DiskRequest, spec: PodSpec, found: Findings, *, claim_templates
     storage.check_volumes(names, spec, claim_templates, _PLACE, found)
 
 
-def judge(
+def judge(  # noqa: PLR0917  (each of them is what a check of one kind is given)
     request: DiskRequest, spec: PodSpec, namespace: str, policy: DiskPolicy, catalogue: Catalogue, found: Findings
 ) -> None:
     """Report limits below the policy's minimum, and warn of volumes that are known to have no disk.
@@ -286,31 +268,25 @@ def judge(
         ):
             _explain_too_small(request, policy, found)
             break
-    asking = {entry.volume for entry in request.volumes}
-    storage.check_claims(
-        [(volume["name"], volume) for volume in spec.volumes if volume.get("name") in asking],
-        namespace,
-        catalogue,
-        _PLACE,
-        found,
-    )
+    names = {entry.volume for entry in request.volumes}
+    storage.check_claims(names, spec.volumes, namespace, catalogue, _PLACE, found)
 
 
 def _explain_too_small(request: DiskRequest, policy: DiskPolicy, found: Findings) -> None:
     """Report every limit that is below the policy's minimum."""
     least_bytes, least_operations = policy.minimum_bytes_per_second, policy.minimum_operations_per_second
     for entry in request.volumes:
-        for key, speed, operations_key, operations in (
+        for key, asked, operations_key, operations in (
             ("rbps", entry.rbps, "riops", entry.riops),
             ("wbps", entry.wbps, "wiops", entry.wiops),
         ):
-            small = speed.limit is not None and speed.limit < least_bytes
-            if speed.limit is not None and small:
-                told = f"{write(speed.limit)} {BYTES} is below the minimum of {write(least_bytes)}"
+            small = asked.limit is not None and asked.limit < least_bytes
+            if asked.limit is not None and small:
+                told = f"{write(asked.limit)} {speed.UNIT} is below the minimum of {write(least_bytes)}"
                 found.deny(
                     TOO_SMALL,
                     _PLACE(entry.volume, "limits", key),
-                    write(speed.limit),
+                    write(asked.limit),
                     told,
                     f"write at least {write(least_bytes)}",
                 )
@@ -320,11 +296,11 @@ def _explain_too_small(request: DiskRequest, policy: DiskPolicy, found: Findings
             if operations.request is not None:
                 place = _PLACE(entry.volume, "limits", operations_key)
                 found.deny(TOO_SMALL, place, operations.limit, told, f"write at least {least_operations}")
-            elif speed.limit is not None and not small:
+            elif asked.limit is not None and not small:
                 block = BLOCK_NAMES[request.block_size]
-                told = f"{write(speed.limit)}/{block} makes {told}"
+                told = f"{write(asked.limit)}/{block} makes {told}"
                 hint = f"write at least {write(least_operations * request.block_size)}/{block}, name a smaller block size, or give {operations_key}"
-                found.deny(TOO_SMALL, _PLACE(entry.volume, "limits", key), f"{write(speed.limit)}/{block}", told, hint)
+                found.deny(TOO_SMALL, _PLACE(entry.volume, "limits", key), f"{write(asked.limit)}/{block}", told, hint)
 
 
 def mounts_of(request: DiskRequest, spec: PodSpec) -> dict[str, dict[str, str]]:

@@ -230,14 +230,14 @@ def _check_protocol(value: object, payload: Payload, *steps: str | int) -> None:
 
 def _check_port(value: object, payload: Payload, *steps: str | int) -> None:
     if type(value) is not int:
-        payload.wrong_type(value, "a whole number", *steps)
+        payload.wrong_type(value, "a whole number", *steps, hint="write digits only, without quotes")
     elif not 0 < value <= MOST_PORTS:
         payload.deny(BAD_NUMBER, value, f"{value} is not a port; allowed: 1 to {MOST_PORTS}", *steps)
 
 
 def _check_rate(value: object, payload: Payload, *steps: str | int) -> None:
     if type(value) is not int:
-        payload.wrong_type(value, "a whole number", *steps)
+        payload.wrong_type(value, "a whole number", *steps, hint="write digits only, without quotes")
     elif not 0 <= value <= MOST_RATE:
         payload.deny(
             BAD_NUMBER,
@@ -270,7 +270,7 @@ def _check_port_mapping(value: object, payload: Payload, *steps: str | int) -> N
         if field not in members:
             payload.deny(
                 BAD_NUMBER,
-                "",
+                members,
                 f"{field} is missing; a port mapping has hostPort and containerPort",
                 *steps,
                 hint=f"add {field}",

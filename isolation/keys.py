@@ -57,6 +57,9 @@ CNI_INGRESS: Final = "kubernetes.io/ingress-bandwidth"
 CNI_EGRESS: Final = "kubernetes.io/egress-bandwidth"
 """The CNI bandwidth plugin's own keys: not ours."""
 
+MIRROR: Final = "kubernetes.io/config.mirror"
+"""On the kubelet's own image of a static pod: the pod runs already, and nothing said about it changes that."""
+
 OWN_PREFIX: Final = "noisegate.io/"
 ENFORCES: Final = "noisegate.io/enforces-"
 """Prefix of the node labels (and injected node selector entries) `-disk`, `-network`, `-rdt`: `"true"`."""

@@ -26,6 +26,7 @@ from noisegate.isolation.payload import ASKS_NOTHING, Payload
 from noisegate.isolation.pod import PodSpec
 from noisegate.isolation.problems import Code, Findings, in_annotation
 from noisegate.isolation.quantity import format as write
+from noisegate.isolation.quantity import whole
 
 HOST_NETWORK: Final = Code(
     "NG201",
@@ -78,28 +79,30 @@ def read(text: str, found: Findings) -> NetworkRequest | None:
     if asked is None:
         return None
     before = len(found.problems)
-    requests, limits = groups(payload, asked, _KNOWN)
+    requests, limits = both = groups(payload, asked, _KNOWN)
 
-    def value(value: object, steps: Steps) -> int | None:
-        return amount(payload, value, UNIT, steps)
+    def value(value: object, steps: Steps, group: str, key: str) -> int | None:
+        if type(value) is str:
+            try:
+                return whole(value)
+            except ValueError:
+                pass  # told below
+        return amount(payload, value, UNIT, (*steps, group, key))
 
-    request = NetworkRequest(
-        bound(payload, requests, limits, "ingress", value), bound(payload, requests, limits, "egress", value)
-    )
+    request = NetworkRequest(bound(payload, both, "ingress", value), bound(payload, both, "egress", value))
     if len(found.problems) == before:
         if request == _NOTHING:
             payload.warn(ASKS_NOTHING, text, "it asks for nothing", hint="leave the annotation out")
             return None
-        unlimited = [name for name in DIRECTIONS if name in requests and name not in limits]
-        if unlimited:
-            warn_unlimited(payload, unlimited)
+        if not requests.keys() <= limits.keys():
+            warn_unlimited(payload, [name for name in DIRECTIONS if name in requests and name not in limits])
     return request
 
 
 _NOTHING: Final = NetworkRequest()
 
 
-def fit(request: NetworkRequest, spec: PodSpec, annotations: Mapping[str, str], found: Findings) -> None:
+def fit(_: NetworkRequest, spec: PodSpec, annotations: Mapping[str, str], found: Findings) -> None:
     """Report where the request does not fit the pod: no network of its own, or another shaper on it."""
     if spec.host_network:
         told = "a pod with hostNetwork: true has no network interface of its own to limit"

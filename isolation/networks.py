@@ -51,7 +51,17 @@ NOT_ONE: Final = Code(
     "v1.multus-cni.io/default-network: kube-system/a,kube-system/b",
     "v1.multus-cni.io/default-network: kube-system/a",
 )
-CODES: Final = (BAD_NAME, BAD_INTERFACE, BAD_ADDRESS, BAD_NUMBER, TWO_READINGS, NOT_ONE, OLD_FIELD)
+TOO_MANY: Final = Code(
+    "NG407",
+    "networks-too-many",
+    "A pod may name at most 256 attachments; a longer list is a mistake, or meant to keep its readers busy.",
+    "k8s.v1.cni.cncf.io/networks: a,a,a  # and so on, 257 times",
+    "k8s.v1.cni.cncf.io/networks: a,a,a",
+)
+CODES: Final = (BAD_NAME, BAD_INTERFACE, BAD_ADDRESS, BAD_NUMBER, TWO_READINGS, NOT_ONE, TOO_MANY, OLD_FIELD)
+
+MOST_ATTACHMENTS: Final = 256
+"""Keeps what a hostile annotation of some hundred kilobytes can cost small."""
 
 _ELEMENT: Final = re.compile(rf"(?:({LABEL})/)?({LABEL})(?:@({LABEL}))?")
 _BLANKS: Final = " \t\n\v\f\r"
@@ -114,6 +124,9 @@ def read(key: str, text: str, found: Findings) -> tuple[Selection, ...]:
                 )
             return ()
         number = len(elements)
+        if number > MOST_ATTACHMENTS:
+            _report_too_many(key, text, number, found)
+            return ()
         selections = [
             _read_element(key, index, check_element(element, index, payload)) for index, element in enumerate(elements)
         ]
@@ -129,6 +142,9 @@ def read(key: str, text: str, found: Findings) -> tuple[Selection, ...]:
             return ()
         parts = text.split(",")
         number = len(parts)
+        if number > MOST_ATTACHMENTS:
+            _report_too_many(key, text, number, found)
+            return ()
         selections = [_read_part(key, index, part, found) for index, part in enumerate(parts)]
     else:
         number = 0
@@ -146,6 +162,10 @@ def read(key: str, text: str, found: Findings) -> tuple[Selection, ...]:
             ASKS_NOTHING, in_annotation(key), text, "the annotation names no network", "leave the annotation out"
         )
     return tuple([selection for selection in selections if selection is not None])
+
+
+def _report_too_many(key: str, text: str, number: int, found: Findings) -> None:
+    found.deny(TOO_MANY, in_annotation(key), text, f"{number} networks are named; allowed: at most {MOST_ATTACHMENTS}")
 
 
 def write(selections: Sequence[Selection]) -> str:

@@ -123,7 +123,7 @@ class Payload:
         """Return a value if it is a string."""
         if type(value) is str:
             return value
-        self.wrong_type(value, "a string", *steps, hint=f'write "{value}"' if _kind(value) == "a number" else "")
+        self.wrong_type(value, "a string", *steps, hint=f'write "{shown(value)}"' if type(value) is int else "")
         return None
 
     def wrong_type(self, value: object, expected: str, *steps: Step, hint: str = "") -> None:

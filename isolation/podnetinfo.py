@@ -64,11 +64,14 @@ def podnetinfo(labels: bool, annotations: bool, spec: PodSpec, found: Findings) 
     env: list[tuple[int, str]] = []
     mounts: list[int] = []
     for index, container in enumerate(spec.containers):
-        if not any(each.mount_path.rstrip("/") == MOUNT_PATH for each in container.volume_mounts):
+        for each in container.volume_mounts:
+            if each.mount_path.rstrip("/") == MOUNT_PATH:
+                break
+        else:
             mounts.append(index)
         of_container = _hugepages(container)
         if of_container:
-            items |= of_container
+            items.update(of_container)
             if _lacks_name(container, index, found):
                 env.append((index, container.name))
     if not mounts:
@@ -98,17 +101,17 @@ def _hugepages(container: Container) -> dict[str, dict[str, Any]]:
 
     A size is requested as much as it is limited: Kubernetes fills in a request that is absent.
     """
-    resources = container.resources
+    limits = container.resources.limits
+    both = {**limits, **container.resources.requests}
+    pages = [name for name in both if name.startswith(_HUGEPAGES) and name != _HUGEPAGES]
     items: dict[str, dict[str, Any]] = {}
-    for side, names in (("request", (*resources.requests, *resources.limits)), ("limit", tuple(resources.limits))):
-        for name in sorted(set(names)):
-            if name.startswith(_HUGEPAGES) and len(name) > len(_HUGEPAGES):
-                given = resources.requests.get(name) if side == "request" else None
-                if given is None:
-                    given = resources.limits[name]
-                if _is_zero(given):
-                    continue
-                path = f"hugepages_{name[len(_HUGEPAGES) :].replace('i', '')}_{side}_{container.name}"
+    if not pages:
+        return items
+    pages.sort()
+    for side, quantities in (("request", both), ("limit", limits)):
+        for name in pages:
+            if name in quantities and not _is_zero(quantities[name]):
+                path = f"hugepages_{name.removeprefix(_HUGEPAGES).replace('i', '')}_{side}_{container.name}"
                 reference = {"containerName": container.name, "resource": f"{side}s.{name}", "divisor": "1Mi"}
                 items[path] = {"path": path, "resourceFieldRef": reference}
     return items
@@ -125,10 +128,9 @@ def _lacks_name(container: Container, index: int, found: Findings) -> bool:
     for position, variable in enumerate(container.env):
         if variable.name == ENV:
             if variable.value != container.name:
-                told = f'{ENV} is "{variable.value or ""}" and is kept; the huge page files carry the container\'s name, "{container.name}"'
-                if variable.value_from is not None:
-                    told = f'{ENV} comes from a valueFrom and is kept; the huge page files carry the container\'s name, "{container.name}"'
-                path = f"spec.containers[{index}].env[{position}]"
-                found.warn(ENV_KEPT, path, variable.value or "", told, "leave the variable out")
+                value = variable.value or ""
+                comes = f'is "{value}"' if variable.value_from is None else "comes from a valueFrom"
+                told = f'{ENV} {comes} and is kept; the huge page files carry the container\'s name, "{container.name}"'
+                found.warn(ENV_KEPT, f"spec.containers[{index}].env[{position}]", value, told, "leave the variable out")
             return False
     return True

@@ -42,10 +42,7 @@ _MISSPELT: Final = re.compile(
     r"([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+))(?:e([+-]?[0-9]{1,3}))?([kmgtp]?i?)(?:b|bit|byte)?s?(?:ps|/s|/sec)?",
     re.IGNORECASE | re.ASCII,
 )
-_GRAMMAR: Final = (
-    "is not a quantity: a number, then nothing or one of k, M, G, T, P, E (powers of 1000) or Ki, Mi, Gi, Ti, Pi, Ei "
-    "(powers of 1024)"
-)
+_GRAMMAR: Final = "is not a quantity: a number, then nothing, k, M, G, T, P, E, Ki, Mi, Gi, Ti, Pi or Ei"
 
 
 class NotAQuantityError(ValueError):
@@ -116,11 +113,13 @@ def whole(text: str) -> int:
 def format(value: int | Fraction) -> str:  # noqa: A001  (the counterpart of parse; used as quantity.format)
     """Return the shortest quantity of this value, so that `parse(format(x)) == x`; of equals, the decimal one.
 
+    A value out of range is written all the same, as a text that `parse` refuses.
+
     Raises:
-        ValueError: No quantity has this value.
+        ValueError: The value is finer than 1n.
     """
     value = Fraction(value)
-    if abs(value) > LARGEST or 10**9 % value.denominator:
+    if 10**9 % value.denominator:
         msg = f"no quantity has the value {value}"
         raise ValueError(msg)
     if value.denominator != 1:

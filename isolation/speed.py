@@ -20,44 +20,49 @@ CODES: Final = (BLOCK_SIZE,)
 UNIT: Final = "bytes per second"
 
 # Powers of two whatever the suffix says: nobody counts blocks in thousands.
-_BLOCK_NAMES: Final = {
+BLOCK_NAMES: Final = {
     1 << n: str(1 << n) if n < 10 else f"{1 << n - 10}k" if n < 20 else f"{1 << n - 20}M" for n in range(9, 21)
 }
 BLOCK_SIZES: Final = {
     spelling + byte: size
-    for size, name in _BLOCK_NAMES.items()
+    for size, name in BLOCK_NAMES.items()
     for spelling in {name, name.replace("k", "Ki").replace("M", "Mi")}
     for byte in ("", "B")
 }
 """Every spelling of a block size, in bytes: `4k`, `4Ki`, `4kB` and `4KiB` are one."""
-DEFAULT_BLOCK_SIZE: Final = 4096
-_ANY_CASE: Final = {spelling.lower(): _BLOCK_NAMES[size] for spelling, size in BLOCK_SIZES.items()}
-
-    def _explain_bytes(self, value: str, steps: Steps) -> None:
-        """Report what is wrong with `<bytes per second>[/<block size>]`."""
-        quantity, slash, block = value.partition("/")
-        rest = _mended_block(block) if slash else ""
-        try:
-            whole(quantity)
-        except ValueError as error:
-            explain(self.payload, value, quantity, BYTES, error, steps, rest or "")
-        if slash and block not in BLOCK_SIZES:
-            spelling = meant(quantity)
-            told = f'block size "{shown(block)}" is not one of {", ".join(_BLOCK_NAMES.values())}'
-            self.payload.deny(
-                BLOCK_SIZE, value, told, *steps, hint=f"write {spelling}{rest}" if spelling and rest is not None else ""
-            )
+DEFAULT: Final = 4096
+_ANY_CASE: Final = {spelling.lower(): BLOCK_NAMES[size] for spelling, size in BLOCK_SIZES.items()}
 
 
 @lru_cache(maxsize=4096)
-def _bytes_in_blocks(text: str) -> tuple[int, int]:
-    """Return bytes per second and block size of `50Mi/4k`; of any other text a KeyError or ValueError."""
+def parse(text: str) -> tuple[int, int]:
+    """Return bytes per second and block size in bytes.
+
+    Raises:
+        KeyError: The block size is none of the list.
+        ValueError: The speed is no whole, positive quantity.
+    """
     quantity, slash, block = text.partition("/")
-    return whole(quantity), BLOCK_SIZES[block] if slash else DEFAULT_BLOCK_SIZE
+    return whole(quantity), BLOCK_SIZES[block] if slash else DEFAULT
 
 
-def _mended_block(block: str) -> str | None:
-    """Return what `/<block size>` was meant to be: the same size in our spelling, the next larger one, or nothing."""
+def explain(payload: Payload, text: str, steps: Steps) -> None:
+    """Report everything that is wrong with a text that `parse` refused."""
+    quantity, slash, block = text.partition("/")
+    rest = _mended(block) if slash else ""
+    try:
+        whole(quantity)
+    except ValueError as error:
+        explain_quantity(payload, quantity, error, UNIT, steps, within=text, rest=rest or "")
+    if slash and block not in BLOCK_SIZES:
+        spelling = meant(quantity)
+        told = f'block size "{shown(block)}" is not one of {", ".join(BLOCK_NAMES.values())}'
+        hint = f"write {spelling}{rest}" if spelling and rest is not None else ""
+        payload.deny(BLOCK_SIZE, text, told, *steps, hint=hint)
+
+
+def _mended(block: str) -> str | None:
+    """Return what `/<block size>` was meant to be: the same size as it is written here, else the next larger one."""
     spelling = "".join(block.split()).lower()
     if spelling in {"", "s", "sec", "second"}:
         return ""
@@ -66,6 +71,6 @@ def _mended_block(block: str) -> str | None:
     number = meant(spelling)
     if not number:
         return None
-    return "/" + next((name for size, name in _BLOCK_NAMES.items() if size >= whole(number)), "1M")
-
-
+    # `/4` is short for `/4k`: no disk has blocks of fewer than 512 bytes.
+    least = whole(number) if whole(number) >= min(BLOCK_NAMES) else whole(number) << 10
+    return "/" + next((name for size, name in BLOCK_NAMES.items() if size >= least), "1M")

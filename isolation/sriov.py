@@ -89,6 +89,8 @@ CODES: Final = (
 )  # fmt: skip
 
 _MOST_CANDIDATES: Final = 1000
+_MOST_SUGGESTIONS: Final = 8
+"""Looking for similar names among a thousand takes milliseconds; a hostile pod names hundreds."""
 _SHOWN_PROBLEMS: Final = 3
 
 
@@ -253,16 +255,18 @@ def _report_missing(selection: Selection, name: str, warn: bool, known: Mapping[
         )
         return
     namespace = name.partition("/")[0]
-    elsewhere = sorted(other for other in known if other.endswith(f"/{selection.name}"))
+    meant = _similar(selection, name, namespace, known) if len(found.problems) < _MOST_SUGGESTIONS else ""
+    hint = f"write {meant}" if meant else f"create it in namespace {namespace}"
+    found.deny(NO_NETWORK, selection.path, selection.name, told, hint)
+
+
+def _similar(selection: Selection, name: str, namespace: str, known: Mapping[str, object]) -> str:
+    """Return the network that was probably meant: of this name in another namespace, or of a similar name."""
+    elsewhere = [other for other in known if other.endswith(f"/{selection.name}")]
+    if elsewhere:
+        return min(elsewhere)
     beside = [other for other in known if other.startswith(f"{namespace}/")]
-    meant = elsewhere[0] if elsewhere else nearest(name, beside) if len(beside) <= _MOST_CANDIDATES else ""
-    found.deny(
-        NO_NETWORK,
-        selection.path,
-        selection.name,
-        told,
-        f"write {meant}" if meant else f"create it in namespace {namespace}",
-    )
+    return nearest(name, beside) if len(beside) <= _MOST_CANDIDATES else ""
 
 
 def _report_bad(selection: Selection, name: str, view: nad.View, found: Findings) -> None:

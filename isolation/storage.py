@@ -4,9 +4,9 @@ A bandwidth limit holds on a block device of the node. A volume in memory, or on
 system, has none.
 """
 
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from noisegate.isolation.catalogue import Catalogue, StorageClass
 from noisegate.isolation.payload import MOST_REPORTED
@@ -72,24 +72,15 @@ _REMOTE_PARTS: Final = frozenset(
 _REMOTE_DRIVERS: Final = frozenset({"file.csi.azure.com", "kubernetes.io/azure-file"})
 
 
-class Source(NamedTuple):
-    """Where a volume comes from.
+def source(volume: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    """Return the field that says where a volume comes from, such as `emptyDir`, and what stands there.
 
-    Attributes:
-        kind: Field of the volume that says it, such as `emptyDir`.
-        fields: What stands there.
+    A volume that does not say it is an emptyDir: so the API server fills it in.
     """
-
-    kind: str
-    fields: Mapping[str, Any]
-
-
-def source(volume: Mapping[str, Any]) -> Source:
-    """Return where a volume comes from. One that does not say is an emptyDir, as the API server fills it in."""
     for kind, fields in volume.items():
         if kind != "name" and fields is not None:
-            return Source(kind, fields if isinstance(fields, dict) else {})
-    return Source("emptyDir", {})
+            return kind, fields if isinstance(fields, dict) else {}
+    return "emptyDir", {}
 
 
 def why_no_disk(volume: Mapping[str, Any]) -> str:
@@ -130,11 +121,11 @@ def check_volumes(
         if name not in claim_templates:
             volume = volumes.get(name)
             if volume is None:
-                _explain_unknown(name, list(filter(None, volumes)), place, found)
+                _explain_unknown(name, [shown(known) for known in volumes if known], place, found)
                 continue
             kind = why_no_disk(volume)
             if kind:
-                told = f"volume {shown(name)} is {shown(kind)}, which has no disk to limit; allowed: {ALLOWED}"
+                told = f"volume {shown(name)} ({shown(kind)}) cannot be limited; allowed: {ALLOWED}"
                 found.deny(VOLUME_TYPE, place(name), kind, told, "leave the volume out of the annotation")
                 continue
         there.append(name)
@@ -151,18 +142,21 @@ def _explain_unknown(name: str, known: list[str], place: Callable[[str], str], f
 
 def _unmounted(spec: PodSpec, names: Sequence[str]) -> list[str]:
     """Return the volumes that no container mounts, neither as a file system nor as a block device."""
-    waiting = set(names)
+    waiting = dict.fromkeys(names)
     for containers in (spec.containers, spec.init_containers):
         for container in containers:
             for mount in container.volume_mounts:
-                waiting.discard(mount.name)
+                if mount.name in waiting:
+                    del waiting[mount.name]
             for device in container.volume_devices:
-                waiting.discard(device.name)
-    return [name for name in names if name in waiting] if waiting else []
+                if device.name in waiting:
+                    del waiting[device.name]
+    return list(waiting)
 
 
-def check_claims(
-    volumes: Iterable[tuple[str, Mapping[str, Any]]],
+def check_claims(  # noqa: PLR0917  (each of them is what a check is given)
+    names: Container[str],
+    volumes: Sequence[Mapping[str, Any]],
     namespace: str,
     catalogue: Catalogue,
     place: Callable[[str], str],
@@ -171,7 +165,8 @@ def check_claims(
     """Warn where a volume's claim does not exist, or gives no disk.
 
     Args:
-        volumes: Names and definitions of the volumes that ask.
+        names: Of the volumes that ask.
+        volumes: The pod's.
         namespace: The pod's.
         catalogue: What is known of the cluster.
         place: Returns the path of what a volume asks for.
@@ -179,7 +174,10 @@ def check_claims(
     """
     claims, classes = catalogue.claims, catalogue.storage_classes
     unchecked: list[str] = []
-    for name, volume in volumes:
+    for volume in volumes:
+        name = volume.get("name", "")
+        if name not in names:
+            continue
         kind, fields = source(volume)
         if kind == "persistentVolumeClaim":
             if claims is None:

@@ -6,7 +6,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
-from noisegate.isolation import nad
+from noisegate.isolation import keys, nad
 from noisegate.isolation.catalogue import NOTHING_KNOWN, Catalogue
 from noisegate.isolation.policy import DEFAULT_POLICY, Policy
 from noisegate.isolation.problems import Code, Findings, Problem
@@ -118,6 +118,8 @@ def _judge_pod(request: Request, world: World, mutating: bool, warn: bool) -> Ou
 
 def _judge_new_pod(request: Request, world: World, mutating: bool, warn: bool) -> Outcome:
     pod = decode_pod(request.object)
+    if keys.MIRROR in pod.metadata.annotations:
+        return Outcome([], [])
     outcome = mutate.consider(pod, request.object, request.namespace, world.policy, world.rules, world.catalogue, warn=warn)
     if mutating or not (outcome.patch or outcome.problems):
         return outcome

@@ -74,17 +74,16 @@ def fire(
                 continue
             fired.add(index)
             again = True
-            for leaf in rule.per_pod:
-                if leaf.path == ("metadata", "annotations") and _adds(leaf.identity, annotations):
+            for leaf in rule.annotations:
+                if _adds(leaf.identity, annotations):
                     if annotations is pod.metadata.annotations:
                         annotations = dict(annotations)
                     annotations[leaf.identity] = leaf.value
                     injected[leaf.identity] = rule.name
-                elif leaf.path == ("metadata", "labels") and leaf.identity not in labels:
+            for leaf in rule.labels:
+                if leaf.identity not in labels:
                     labels = {**labels, leaf.identity: leaf.value}
-            for leaf in rule.per_container:
-                if leaf.path in (("resources", "limits"), ("resources", "requests")) and leaf.value not in _ZERO:
-                    resources.add(leaf.identity)
+            resources |= rule.resources
     return Fired(tuple(rules[index] for index in sorted(fired)), annotations, injected)
 
 
@@ -98,18 +97,23 @@ def _holds(
     opt_out: bool,
 ) -> bool:
     when = rule.when
+    if when.namespaces is not None and not when.in_namespace(namespace):
+        return False
     if when.resources:
         if rule.about_cores and mutate is not None and (mutate or opt_out):
             if not mutate:
                 return False
         elif when.resources.isdisjoint(resources):
             return False
-    for given, conditions in ((annotations, when.annotations), (labels, when.labels)):
-        for key, values in conditions:
-            value = given.get(key)
-            if value is None or (value not in values and "*" not in values):
-                return False
-    return when.namespaces is None or when.in_namespace(namespace)
+    return _all_hold(annotations, when.annotations) and _all_hold(labels, when.labels)
+
+
+def _all_hold(given: Mapping[str, str], conditions: tuple[tuple[str, frozenset[str]], ...]) -> bool:
+    for key, values in conditions:
+        value = given.get(key)
+        if value is None or (value not in values and "*" not in values):
+            return False
+    return True
 
 
 def _adds(key: str, annotations: Mapping[str, str]) -> bool:

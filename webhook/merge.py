@@ -9,7 +9,7 @@ from noisegate.isolation import keys
 from noisegate.isolation.problems import Code, Findings
 from noisegate.webhook import podfields
 from noisegate.webhook.objects import NO_METADATA, NO_RESOURCES, NO_SPEC, Container, Pod
-from noisegate.webhook.patch import Patch, escape
+from noisegate.webhook.patch import Patch, escape, pointer
 from noisegate.webhook.rules import Conflict, Leaf, Rule, identity_of
 
 VOLUME_CONFLICT: Final = Code(
@@ -54,6 +54,13 @@ class Scope(NamedTuple):
 class Merge:
     """Collects what one pod lacks.
 
+    Attributes:
+        pod: The pod.
+        patch: What it lacks.
+        pod_scope: The pod as a scope.
+        containers: Its containers as scopes.
+        init_containers: Its init containers as scopes.
+
     Args:
         pod: The pod, typed.
         raw: The same pod as bytes; decoded whole only for a rule that sets a field the typed view does not hold.
@@ -68,24 +75,28 @@ class Merge:
         self._root = root
         self._whole: Any = None
         self._found = found
-        self._planned: dict[tuple[str, tuple[str, ...], str], Any] = {}
+        self._planned: set[tuple[str, tuple[str, ...], str]] = set()
+        self.pod_scope = Scope("", None)
+        spec = pod.spec
+        self.containers = [Scope(f"/spec/containers/{place}", each) for place, each in enumerate(spec.containers)]
+        self.init_containers = [Scope(f"/spec/initContainers/{place}", each) for place, each in enumerate(spec.init_containers)]
 
     def put(self, scope: Scope, leaf: Leaf) -> None:
         """Add a leaf that is known to be absent; the first of several equal identities wins."""
         slot = (scope.pointer, leaf.path, leaf.identity)
         if slot in self._planned:
             return
-        self._planned[slot] = leaf.value
+        self._planned.add(slot)
         path = leaf.path
         depth = self._present(scope, path)
         if depth == len(path):
-            pointer = scope.pointer + "".join(["/" + escape(step) for step in path])
+            place = scope.pointer + pointer(path)
             if leaf.element:
-                self.patch.append(pointer, leaf.value)
+                self.patch.append(place, leaf.value)
             else:
-                self.patch.set(f"{pointer}/{escape(leaf.identity)}", leaf.value)
+                self.patch.set(f"{place}/{escape(leaf.identity)}", leaf.value)
             return
-        root = scope.pointer + "".join(["/" + escape(step) for step in path[: depth + 1]])
+        root = scope.pointer + pointer(path[: depth + 1])
         missing = path[depth + 1 :]
         innermost: Any = [] if leaf.element else {}
         parent = self.patch.make(root, {} if missing else innermost)
@@ -118,7 +129,6 @@ class Merge:
     def want_unit(self, rule: Rule, scopes: Sequence[Scope]) -> None:
         """Add a rule's volumes with the mounts that use them: only what a container mounts, only where its place is free."""
         volumes = self.pod.spec.volumes
-        pod_scope = Scope("", None)
         places = {name: find(leaf, volumes) for name, leaf in rule.volumes.items()}
         taken = {
             name for name, place in places.items() if place is not None and not podfields.same(rule.volumes[name].value, volumes[place])
@@ -145,7 +155,7 @@ class Merge:
                 continue
             place = places[name]
             if place is None:
-                self.put(pod_scope, leaf)
+                self.put(self.pod_scope, leaf)
             elif name in taken and rule.on_conflict == "replace":
                 self.patch.set(f"/spec/volumes/{place}", leaf.value)
             elif name in taken:
@@ -173,36 +183,35 @@ class Merge:
             if podfields.same(leaf.value, existing):
                 return
             quiet = False
-        pointer = scope.pointer + "".join(["/" + escape(step) for step in leaf.path]) + f"/{place}"
+        where = f"{scope.pointer}{pointer(leaf.path)}/{place}"
         default: Conflict = "deny" if field == "volumes" else "keep"
-        self._settle(pointer, leaf, rule, rule.on_conflict or default, quiet)
+        self._settle(where, leaf, rule, rule.on_conflict or default, quiet)
 
     def _settle_member(self, scope: Scope, leaf: Leaf, rule: Rule, existing: Any) -> None:
-        pointer = scope.pointer + "".join(["/" + escape(step) for step in (*leaf.path, leaf.identity)])
+        where = f"{scope.pointer}{pointer(leaf.path)}/{escape(leaf.identity)}"
         if leaf.path == ("metadata", "annotations"):
             if leaf.identity in _OURS:
                 self.put(scope, leaf)
                 return
             if keys.is_ours(leaf.identity):
                 # What the pod says itself wins over what a rule says for it.
-                self._settle(pointer, leaf, rule, "deny" if rule.on_conflict == "deny" else "keep", quiet=True)
+                self._settle(where, leaf, rule, "deny" if rule.on_conflict == "deny" else "keep", quiet=True)
                 return
-        self._settle(pointer, leaf, rule, rule.on_conflict or "keep", quiet=False, existing=existing)
+        self._settle(where, leaf, rule, rule.on_conflict or "keep", quiet=False, existing=existing)
 
-    def _settle(self, pointer: str, leaf: Leaf, rule: Rule, conflict: Conflict, quiet: bool, existing: Any = None) -> None:
-        path = readable(pointer)
+    def _settle(self, where: str, leaf: Leaf, rule: Rule, conflict: Conflict, quiet: bool, existing: Any = None) -> None:
         if conflict == "replace":
-            self.patch.set(pointer, leaf.value)
+            self.patch.set(where, leaf.value)
         elif conflict == "deny":
             self._found.deny(
                 VOLUME_CONFLICT if leaf.path == ("spec", "volumes") else RULE_CONFLICT,
-                path,
+                readable(where),
                 existing,
                 f'rule "{rule.name}" sets {leaf.identity} and refuses pods that set it otherwise',
                 "leave it out of the pod",
             )
         elif not quiet:
-            self._found.warn(KEPT, path, existing, f'rule "{rule.name}" sets {leaf.identity} otherwise; the pod\'s own is kept')
+            self._found.warn(KEPT, readable(where), existing, f'rule "{rule.name}" sets {leaf.identity} otherwise; the pod\'s own is kept')
 
     def _member(self, scope: Scope, leaf: Leaf, existing: Any) -> Any:
         if scope.container is None and leaf.path == ("spec",) and leaf.identity == "serviceAccountName":
@@ -250,11 +259,11 @@ class Merge:
                 return depth
         return len(path)
 
-    def _at(self, pointer: str) -> Any:
+    def _at(self, place: str) -> Any:
         if self._whole is None:
             self._whole = msgspec.json.decode(self._raw)
         value = self._whole
-        for step in (self._root + pointer).split("/")[1:]:
+        for step in (self._root + place).split("/")[1:]:
             value = value[int(step)] if isinstance(value, list) else value[step]
         return value
 
@@ -290,10 +299,10 @@ def find(leaf: Leaf, existing: Sequence[Any]) -> int | None:
     return None
 
 
-def readable(pointer: str) -> str:
+def readable(place: str) -> str:
     """Return a JSON pointer as the dotted path that messages use."""
     path = ""
-    for escaped in pointer.split("/")[1:]:
+    for escaped in place.split("/")[1:]:
         step = escaped.replace("~1", "/").replace("~0", "~")
         if step.isdigit():
             path += f"[{step}]"

@@ -15,7 +15,7 @@ from noisegate.isolation.problems import Code, Findings, Problem, in_annotation,
 from noisegate.isolation.sriov import Attachments
 from noisegate.webhook import firing
 from noisegate.webhook.firing import Fired
-from noisegate.webhook.merge import Merge, Scope, readable
+from noisegate.webhook.merge import Merge, readable
 from noisegate.webhook.objects import Container, Pod
 from noisegate.webhook.patch import Patch
 from noisegate.webhook.rules import Leaf, Rule, Rules
@@ -269,14 +269,6 @@ def _waits(rules: Rules, fired: Fired, resources: Mapping[str, int]) -> bool:
     return any(not rule.when.resources.isdisjoint(resources) for rule in rules.rules if rule not in fired.rules)
 
 
-_POD: Final = Scope("", None)
-
-
-def _scope(pod: Pod, position: int, *, init: bool) -> Scope:
-    containers = pod.spec.init_containers if init else pod.spec.containers
-    return Scope(f"/spec/{'initContainers' if init else 'containers'}/{position}", containers[position])
-
-
 def _add_devices(merge: Merge, attachments: Attachments, fired: Fired, policy: Policy, found: Findings) -> None:
     """Add the devices of the pod's attachments, their nodes, and /etc/podnetinfo; nothing where one of them is wrong."""
     pod, spec = merge.pod, merge.pod.spec
@@ -287,26 +279,25 @@ def _add_devices(merge: Merge, attachments: Attachments, fired: Fired, policy: P
     if len(found.problems) > before:
         return
     for label, value in labels.items():
-        merge.put(_POD, Leaf(("spec", "nodeSelector"), label, value, element=False))
+        merge.put(merge.pod_scope, Leaf(("spec", "nodeSelector"), label, value, element=False))
     for grant in grants:
-        scope = _scope(pod, grant.container, init=False)
+        scope = merge.containers[grant.container]
         for half in ("limits", "requests"):
             merge.put(scope, Leaf(("resources", half), grant.resource, str(grant.units), element=False))
     if info is None:
         return
     for position in info.mounts:
-        merge.put(_scope(pod, position, init=False), Leaf(("volumeMounts",), podnetinfo.MOUNT_PATH, podnetinfo.mount(), element=True))
+        merge.put(merge.containers[position], Leaf(("volumeMounts",), podnetinfo.MOUNT_PATH, podnetinfo.mount(), element=True))
     for position, name in info.env:
-        merge.put(
-            _scope(pod, position, init=False), Leaf(("env",), podnetinfo.ENV, {"name": podnetinfo.ENV, "value": name}, element=True)
-        )
+        variable = {"name": podnetinfo.ENV, "value": name}
+        merge.put(merge.containers[position], Leaf(("env",), podnetinfo.ENV, variable, element=True))
     if info.volume is not None:
-        merge.put(_POD, Leaf(("spec", "volumes"), podnetinfo.VOLUME, info.volume, element=True))
+        merge.put(merge.pod_scope, Leaf(("spec", "volumes"), podnetinfo.VOLUME, info.volume, element=True))
 
 
 def _add_cores(merge: Merge, cores: Cores) -> None:
     """Tell the program its number of cores, and complete a request without a limit."""
-    scope = _scope(merge.pod, cores.position, init=cores.init)
+    scope = (merge.init_containers if cores.init else merge.containers)[cores.position]
     if not cores.env:
         merge.put(scope, Leaf(("env",), keys.CPU_ENV, {"name": keys.CPU_ENV, "value": str(cores.number)}, element=True))
     if not cores.limited:
@@ -330,23 +321,20 @@ def _add_annotations(merge: Merge, asked: Asked, fired: Fired, policy: Policy, b
             wanted[keys.REQUIRED_PLUGINS] = reserved.REQUIRED_VALUE
         for kind in kinds:
             if keys.ENFORCES + kind not in merge.pod.spec.node_selector:
-                merge.put(_POD, Leaf(("spec", "nodeSelector"), keys.ENFORCES + kind, "true", element=False))
+                merge.put(merge.pod_scope, Leaf(("spec", "nodeSelector"), keys.ENFORCES + kind, "true", element=False))
     for key, value in wanted.items():
         if present.get(key) != value:
-            merge.put(_POD, Leaf(_ANNOTATIONS, key, value, element=False))
+            merge.put(merge.pod_scope, Leaf(_ANNOTATIONS, key, value, element=False))
 
 
 def _add_rule(merge: Merge, rule: Rule) -> None:
     for leaf in rule.per_pod:
         # What a rule adds among the annotations is settled where rules fire; what is left is what the pod has otherwise.
         if leaf.path != _ANNOTATIONS or leaf.identity in merge.pod.metadata.annotations:
-            merge.want(_POD, leaf, rule)
-    scopes = [
-        _scope(merge.pod, position, init=init)
-        for init, containers in ((False, merge.pod.spec.containers), (True, merge.pod.spec.init_containers))
-        for position, container in enumerate(containers)
-        if _gets(rule, container)
-    ]
+            merge.want(merge.pod_scope, leaf, rule)
+    if not rule.per_container:
+        return
+    scopes = [scope for scope in (*merge.containers, *merge.init_containers) if scope.container and _gets(rule, scope.container)]
     if rule.volumes:
         merge.want_unit(rule, scopes)
     for leaf in rule.per_container:

@@ -1,20 +1,38 @@
 """RFC 6902 operations, written straight to bytes in a deterministic order.
 
-Only `add` is needed: on an object's member it sets or replaces, with `/-` it appends. A parent that is absent is made
-once, by one operation that holds everything put into it.
+`add` on an object's member sets or replaces it, with `/-` it appends to a list; only an element of a list that is to
+be another needs `replace` (RFC 6902: `add` at an index inserts). A parent that is absent is made once, by one operation
+that holds everything put into it.
 """
 
 import binascii
-from typing import Any
+from functools import lru_cache
+from typing import Any, Final
 
 import msgspec
 
-_encode = msgspec.json.Encoder(order="deterministic").encode
+_encode: Final = msgspec.json.Encoder(order="deterministic").encode
+
+
+class _Add(msgspec.Struct, frozen=True, gc=False, tag_field="op", tag="add"):
+    path: str
+    value: Any
+
+
+class _Replace(msgspec.Struct, frozen=True, gc=False, tag_field="op", tag="replace"):
+    path: str
+    value: Any
 
 
 def escape(step: str) -> str:
     """Return one step of a JSON pointer (RFC 6901)."""
     return step.replace("~", "~0").replace("/", "~1") if "~" in step or "/" in step else step
+
+
+@lru_cache(maxsize=256)
+def pointer(path: tuple[str, ...]) -> str:
+    """Return the JSON pointer of a path."""
+    return "".join(["/" + escape(step) for step in path])
 
 
 class Patch:
@@ -23,42 +41,44 @@ class Patch:
     __slots__ = ("_made", "_operations")
 
     def __init__(self) -> None:
-        self._operations: list[tuple[str, Any]] = []
+        self._operations: list[_Add | _Replace] = []
         self._made: dict[str, Any] = {}
 
     def __bool__(self) -> bool:
         """Tell whether there is anything to do."""
         return bool(self._operations)
 
-    def set(self, pointer: str, value: Any) -> None:
+    def set(self, place: str, value: Any) -> None:
         """Set or replace a member whose parent exists."""
-        self._operations.append((pointer, value))
+        self._operations.append(_Add(place, value))
 
-    def append(self, pointer: str, value: Any) -> None:
-        """Append to the list at `pointer`, which exists."""
-        self._operations.append((pointer + "/-", value))
+    def replace(self, place: str, value: Any) -> None:
+        """Replace what stands at `place`: the way to another element of a list."""
+        self._operations.append(_Replace(place, value))
 
-    def make(self, pointer: str, empty: Any) -> Any:
-        """Return the value that will be made at `pointer`, whose parent exists; the first call puts `empty` there.
+    def append(self, place: str, value: Any) -> None:
+        """Append to the list at `place`, which exists."""
+        self._operations.append(_Add(place + "/-", value))
+
+    def make(self, place: str, empty: Any) -> Any:
+        """Return the value that will be made at `place`, whose parent exists; the first call puts `empty` there.
 
         The caller fills it; the operation is written with what it holds in the end.
         """
-        made = self._made.get(pointer)
+        made = self._made.get(place)
         if made is None:
-            made = self._made[pointer] = empty
-            self._operations.append((pointer, made))
+            made = self._made[place] = empty
+            self._operations.append(_Add(place, made))
         return made
 
     def operations(self) -> list[dict[str, Any]]:
         """Return the operations as JSON values."""
-        return [{"op": "add", "path": pointer, "value": value} for pointer, value in self._operations]
+        operations: list[dict[str, Any]] = msgspec.json.decode(self.encoded())
+        return operations
 
     def encoded(self) -> bytes:
         """Return the patch as JSON text."""
-        parts = [
-            b'{"op":"add","path":%s,"value":%s}' % (_encode(pointer), _encode(value)) for pointer, value in self._operations
-        ]
-        return b"[" + b",".join(parts) + b"]"
+        return _encode(self._operations)
 
     def base64(self) -> bytes:
         """Return the patch as an AdmissionResponse carries it."""

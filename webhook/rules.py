@@ -69,6 +69,11 @@ class Rule(NamedTuple):
         containers: `all`, `asking` (those that ask for one of `when.resources`), or names.
         on_conflict: What happens where the pod says something else; None is the default of each field.
         guaranteed: Whether the pod must be of QoS class Guaranteed.
+        annotations: Those leaves of `per_pod` that are annotations.
+        labels: Those that are labels.
+        resources: Resources that `per_container` makes containers ask for.
+        about_cores: Whether `cmk.intel.com/mutate` speaks of this rule: it is one for pods that ask for exclusive cores.
+        profile: The value of `noisegate.io/profile` that opts in to this rule; empty where it is no profile.
     """
 
     name: str
@@ -79,19 +84,11 @@ class Rule(NamedTuple):
     containers: Literal["all", "asking"] | frozenset[str]
     on_conflict: Conflict | None
     guaranteed: bool
-
-    @property
-    def profile(self) -> str:
-        """The value of `noisegate.io/profile` that opts in to this rule; empty where it is no profile."""
-        for key, values in self.when.annotations:
-            if key == keys.PROFILE:
-                return min(values)
-        return ""
-
-    @property
-    def about_cores(self) -> bool:
-        """Whether `cmk.intel.com/mutate` speaks of this rule: it is one for pods that ask for exclusive cores."""
-        return not self.when.resources.isdisjoint(keys.CORE_RESOURCES)
+    annotations: tuple[Leaf, ...]
+    labels: tuple[Leaf, ...]
+    resources: frozenset[str]
+    about_cores: bool
+    profile: str
 
 
 class Rules(NamedTuple):
@@ -206,20 +203,28 @@ def _compile(model: _Rule, place: str, wrong: manifests.Wrongs) -> tuple[Rule, l
     per_container = tuple(_leaves(container, (), f"{place}.perContainer", wrong))
     mounted = {leaf.value.get("name") for leaf in per_container if leaf.path in (("volumeMounts",), ("volumeDevices",))}
     volumes = {leaf.identity: leaf for leaf in per_pod if leaf.path == ("spec", "volumes") and leaf.identity in mounted}
+    when = When(
+        frozenset(model.when.resources),
+        _conditions(model.when.annotations),
+        _conditions(model.when.labels),
+        None if model.when.namespaces is None else tuple(model.when.namespaces),
+    )
     rule = Rule(
         name=model.name,
-        when=When(
-            frozenset(model.when.resources),
-            _conditions(model.when.annotations),
-            _conditions(model.when.labels),
-            None if model.when.namespaces is None else tuple(model.when.namespaces),
-        ),
+        when=when,
         per_pod=tuple(leaf for leaf in per_pod if leaf.identity not in volumes or leaf.path != ("spec", "volumes")),
         volumes=volumes,
         per_container=per_container,
         containers=containers,
         on_conflict=model.on_conflict,
         guaranteed=model.require_qos is not None,
+        annotations=tuple(leaf for leaf in per_pod if leaf.path == ("metadata", "annotations")),
+        labels=tuple(leaf for leaf in per_pod if leaf.path == ("metadata", "labels")),
+        resources=frozenset(
+            leaf.identity for leaf in per_container if leaf.path[:1] == ("resources",) and not leaf.element and leaf.value not in ("0", 0)
+        ),
+        about_cores=not when.resources.isdisjoint(keys.CORE_RESOURCES),
+        profile=next((min(values) for key, values in when.annotations if key == keys.PROFILE), ""),
     )
     return rule, sorted(set(_privileges(per_pod, per_container)))
 

@@ -166,15 +166,19 @@ _PORTS: Final = {"port": "server.port", "health_port": "server.health-port"}
 
 
 def _with(value: Any, overrides: Mapping[str, Any]) -> Any:
-    merged = {} if value is None else value
     for path, override in overrides.items():
-        if override == 0 and path in _PORTS.values():
-            continue
-        block, _, key = path.partition(".")
-        # A file or a block that is no mapping stays as it is, to be refused as such.
-        if isinstance(merged, dict) and isinstance(merged.get(block) or {}, dict):
-            merged = {**merged, block: {**(merged.get(block) or {}), key: override}}
-    return merged
+        if override != 0 or path not in _PORTS.values():
+            value = _put(value, path, override)
+    return {} if value is None else value
+
+
+def _put(value: Any, path: str, override: Any) -> Any:
+    block = {} if value is None else value
+    # What is no mapping stays as it is, to be refused as such.
+    if not isinstance(block, dict):
+        return block
+    key, _, rest = path.partition(".")
+    return {**block, key: _put(block.get(key), rest, override) if rest else override}
 
 
 def _of_flag(fault: Fault, overrides: Mapping[str, Any]) -> Fault:

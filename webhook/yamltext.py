@@ -10,7 +10,6 @@ is one shared value: treat all values as read-only.
 """
 
 import re
-from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
 import yaml
@@ -63,11 +62,10 @@ def parse(text: str | bytes, file: str) -> list[Parsed]:
     is_json = rest.lstrip()[:1] in ("{", "[")
     if is_json and _JSON_ONLY.search(rest):
         rest = _JSON_PIECE.sub(_as_yaml, rest)
-    documents: list[Parsed] = []
     reader = _Reader(file)
     while rest:
         try:
-            documents.extend(reader.documents(rest))
+            reader.read(rest)
         except (yaml.reader.ReaderError, UnicodeEncodeError):
             raise reader.stop(*_unprintable(rest)) from None
         except yaml.MarkedYAMLError as error:
@@ -80,7 +78,7 @@ def parse(text: str | bytes, file: str) -> list[Parsed]:
         break
     if reader.faults:
         raise ConfigError(reader.faults)
-    return documents
+    return reader.documents
 
 
 class _Open:
@@ -117,6 +115,7 @@ class _Reader:
     """Builds values from the parser's events. Faults that do not hinder reading on are collected."""
 
     def __init__(self, file: str) -> None:
+        self.documents: list[Parsed] = []
         self.faults: list[Fault] = []
         self.above = 0
         self._file = file
@@ -125,8 +124,8 @@ class _Reader:
         self._expanded = 0
         self._root: tuple[Any, Place] = (None, 1)
 
-    def documents(self, text: str) -> Iterator[Parsed]:
-        """Yield the documents of a text that has `self.above` lines above it."""
+    def read(self, text: str) -> None:
+        """Add the documents of a text that has `self.above` lines above it."""
         for event in yaml.parse(text, Loader=yaml.CSafeLoader):
             kind = type(event)
             if kind is yaml.ScalarEvent:
@@ -144,7 +143,7 @@ class _Reader:
             elif kind is yaml.DocumentEndEvent:
                 value, place = self._root
                 lines = Lines(place)
-                yield Parsed(value, lines, lines.line_of())
+                self.documents.append(Parsed(value, lines, lines.line_of()))
 
     def stop(self, line: int, column: int, message: str, hint: str = "") -> ConfigError:
         """Return the error that ends the reading. `line` and `column` count from 0 below `self.above`."""
@@ -184,7 +183,8 @@ class _Reader:
             self._note(
                 event, f'the key "{shown(key)}" stands here and in line {first} already; a key may stand once', key
             )
-        top.merged -= {key}
+        if top.merged:
+            top.merged -= {key}
         top.key = (key, line)
 
     def _open(self, value: Any, event: Any) -> None:

@@ -25,15 +25,16 @@ def hunks(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Hunk]
     for tag, first, last, start, end in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
         if tag == "equal":
             continue
-        for begin, stop in _runs(old, first, last):
-            yield Hunk(_path(old, begin), tuple(_shown(old, begin, stop, "-")))
-        for begin, stop in _runs(new, start, end):
-            yield Hunk(_path(new, begin), tuple(_shown(new, begin, stop, "+")))
+        for sign, lines, begin, stop in (("-", old, first, last), ("+", new, start, end)):
+            for run in _runs(lines, begin, stop):
+                yield Hunk(_path(lines, run[0]), tuple(_shown(lines, *run, sign, begin)))
 
 
 def text(value: Mapping[str, Any]) -> str:
     """Return an object as YAML: keys in their own order, texts of several lines as such, no line broken."""
-    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, width=1 << 20, allow_unicode=True, default_flow_style=False)
+    return yaml.dump(
+        value, Dumper=_Dumper, sort_keys=False, width=1 << 20, allow_unicode=True, default_flow_style=False
+    )
 
 
 def _path(lines: list[str], index: int) -> str:
@@ -65,10 +66,10 @@ def _runs(lines: list[str], start: int, end: int) -> Iterator[tuple[int, int]]:
         yield begin, end
 
 
-def _shown(lines: list[str], begin: int, end: int, sign: str) -> Iterator[str]:
-    """Yield changed lines below the one before them, where that belongs to the same, all as far left as they go."""
+def _shown(lines: list[str], begin: int, end: int, sign: str, changed: int) -> Iterator[str]:
+    """Yield changed lines as far left as they go, after the unchanged one before them where that is their neighbour."""
     indent = _indent(lines[begin])
-    if begin and _indent(lines[begin - 1]) >= indent:
+    if begin == changed and begin and indent <= _indent(lines[begin - 1]) <= indent + 2:
         yield f" {lines[begin - 1][indent:]}"
     for line in lines[begin:end]:
         yield f"{sign}{line[indent:]}"

@@ -123,13 +123,18 @@ def seen(response: Mapping[str, Any], sent: Mapping[str, Any]) -> Seen:
     """Return what the `response` of an AdmissionReview says of the object that was sent."""
     status = response.get("status") or {}
     causes = (status.get("details") or {}).get("causes") or ()
-    operations = json.loads(base64.b64decode(response["patch"])) if response.get("patch") else []
     return Seen(
         response["allowed"] is True,
-        tuple(plainwords.describe(operations, sent)),
+        tuple(plainwords.describe(operations_of(response), sent)),
         _codes(cause.get("message", "") for cause in causes),
         _codes(response.get("warnings") or ()),
     )
+
+
+def operations_of(response: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the patch in the `response` of an AdmissionReview; empty where there is none."""
+    operations: list[dict[str, Any]] = json.loads(base64.b64decode(response.get("patch", "") or "W10="))
+    return operations
 
 
 def compare(expected: Expectation, happened: Seen) -> list[str]:

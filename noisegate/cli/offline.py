@@ -16,6 +16,7 @@ from noisegate.webhook import admit, review
 from noisegate.webhook.admit import World
 from noisegate.webhook.faults import ConfigError, Fault
 from noisegate.webhook.manifests import Document
+from noisegate.webhook.mutate import Outcome
 
 UID: Final = "00000000-0000-0000-0000-000000000000"
 """`request.uid` of a review that no API server sent."""
@@ -79,7 +80,9 @@ def consider(document: Document, namespace: str, world: World) -> Verdict:
     namespace = document.namespace or namespace
     before = as_created(document)
     name = document.name or _generate_name(before)
-    after, patch = before, ()
+    after = before
+    allowed = True
+    patch: tuple[dict[str, Any], ...] = ()
     problems: tuple[Problem, ...] = ()
     doubts: dict[Problem, None] = {}
     warnings: dict[str, None] = {}
@@ -88,12 +91,12 @@ def consider(document: Document, namespace: str, world: World) -> Verdict:
         doubts.update(dict.fromkeys(outcome.warnings))
         warnings.update(dict.fromkeys(response.get("warnings", ())))
         if not response["allowed"]:
-            problems, patch, after = tuple(outcome.problems), (), before
+            allowed, problems, patch, after = False, tuple(outcome.problems), (), before
             break
         if "patch" in response:
             patch = tuple(json.loads(base64.b64decode(response["patch"])))
             after = jsonpatch.apply_patch(before, list(patch))
-    return Verdict(document, namespace, name, not problems, problems, tuple(doubts), tuple(warnings), patch, before, after)
+    return Verdict(document, namespace, name, allowed, problems, tuple(doubts), tuple(warnings), patch, before, after)
 
 
 def body_of(document: Document, namespace: str, value: Mapping[str, Any]) -> bytes:
@@ -126,7 +129,7 @@ def body_of(document: Document, namespace: str, value: Mapping[str, Any]) -> byt
     return json.dumps({"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "request": request}).encode()
 
 
-def _ask(endpoint: str, body: bytes, world: World, document: Document) -> tuple[dict[str, Any], admit.Outcome]:
+def _ask(endpoint: str, body: bytes, world: World, document: Document) -> tuple[dict[str, Any], Outcome]:
     answer = admit.answer(endpoint, body, world)
     if answer.status != 200:
         raise ConfigError([Fault(document.source, document.line, 0, "", answer.body.decode().strip())])

@@ -47,7 +47,7 @@ def _differences(before: Any, after: Mapping[str, Any], path: tuple[str, ...], p
         elif isinstance(value, list):
             yield from _elements(old, value, here, place)
         else:
-            yield _member(path, field, value) + place + ("" if old is None else " (replaced)")
+            yield _member(path, field, value) + place + ("" if old is None or here in _FILLED_IN else " (replaced)")
 
 
 def _containers(before: Any, after: Sequence[Mapping[str, Any]], path: tuple[str, ...]) -> Iterator[str]:
@@ -151,5 +151,7 @@ _TOLD: Final[Mapping[tuple[str, ...], Callable[[Mapping[str, Any]], str]]] = {
     ("spec", "volumes"): _volume,
     ("spec", "tolerations"): _toleration,
 }
+# ServiceAccount admission fills in `default` before webhooks run; a rule replaces no other one.
+_FILLED_IN: Final = frozenset({("spec", "serviceAccountName")})
 _NAMED: Final = frozenset({("env",), ("spec", "volumes")})
 """Lists whose names are unique; a mount's is its volume's, and several mounts may have it."""

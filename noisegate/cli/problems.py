@@ -37,7 +37,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("codes", nargs="*", metavar="CODE", help="such as NG101, or a code's name")
-    parser.add_argument("-o", "--output", choices=["text", "markdown"], default="text", help="how (default: text)")
+    parser.add_argument("--markdown", action="store_true", help="print docs/problems.md instead")
     parser.set_defaults(run=run)
 
 
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     from noisegate.isolation.problems import nearest  # noqa: PLC0415  (the help must not wait for pydantic)
 
     known = codes()
-    if args.output == "markdown":
+    if args.markdown:
         print(markdown(), end="")
         return 0
     if not args.codes:
@@ -61,7 +61,9 @@ def run(args: argparse.Namespace) -> int:
         if found is None:
             meant = nearest(word, by_name)
             hint = f"; did you mean {by_name[meant].id} ({by_name[meant].name})?" if meant else ""
-            print(f'noisegate problems: there is no code "{word}"{hint}; all codes: noisegate problems', file=sys.stderr)
+            print(
+                f'noisegate problems: there is no code "{word}"{hint}; all codes: noisegate problems', file=sys.stderr
+            )
             return 2
         chosen.append(found)
     print("\n\n".join(_text(code) for code in chosen))
@@ -108,7 +110,9 @@ def markdown() -> str:
 
 def _text(code: "Code") -> str:
     mend = ["write instead:", "", _indented(code.mend)] if _is_yaml(code.mend) else [f"mend: {code.mend[1:-1]}"]
-    return "\n".join([f"{code.id} {code.name}", "", code.about, "", "wrong or doubtful:", "", _indented(code.example), "", *mend])
+    return "\n".join(
+        [f"{code.id} {code.name}", "", code.about, "", "wrong or doubtful:", "", _indented(code.example), "", *mend]
+    )
 
 
 def _is_yaml(mend: str) -> bool:

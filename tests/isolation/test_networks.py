@@ -8,7 +8,9 @@ from noisegate.isolation.networks import Selection
 from noisegate.isolation.problems import Findings, Problem
 
 
-def selection(position: int, name: str, namespace: str | None = None, interface: str = "", key: str = NETWORKS) -> Selection:
+def selection(
+    position: int, name: str, namespace: str | None = None, interface: str = "", key: str = NETWORKS
+) -> Selection:
     """Return an attachment that asks for nothing but an interface's name."""
     return Selection(key, position, namespace, name, interface)
 
@@ -32,9 +34,15 @@ def selection(position: int, name: str, namespace: str | None = None, interface:
             (selection(0, "net1"), selection(1, "net2", "ns1")),
             id="json",
         ),
-        pytest.param('\n [ {"name": "net.1", "interface": "Net_1.100"} ] ', (selection(0, "net.1", None, "Net_1.100"),), id="json allows more"),
+        pytest.param(
+            '\n [ {"name": "net.1", "interface": "Net_1.100"} ] ',
+            (selection(0, "net.1", None, "Net_1.100"),),
+            id="json allows more",
+        ),
         pytest.param('[{"name": "a", "cni-args": null}]', (selection(0, "a"),), id="written by Multus' own type"),
-        pytest.param('[{"name": "a", "cni-args": {"x": [{}]}}]', (selection(0, "a"),), id="arguments of the plugin's own"),
+        pytest.param(
+            '[{"name": "a", "cni-args": {"x": [{}]}}]', (selection(0, "a"),), id="arguments of the plugin's own"
+        ),
         pytest.param(
             '[{"name": "a", "namespace": "b", "interface": "net1", "mac": "02:00:00:00:00:01", "infiniband-guid": "24:8a:07:03:00:8d:ae:2e",'
             ' "ips": ["10.0.0.3/24", "fd00::1"], "deviceID": "0000:03:00.1", "default-route": ["10.0.0.1"], "ipam-claim-reference": "claim.a",'
@@ -42,7 +50,15 @@ def selection(position: int, name: str, namespace: str | None = None, interface:
             ' "bandwidth": {"ingressRate": 1, "ingressBurst": 2, "egressRate": 0, "egressBurst": 0}}]',
             (
                 Selection(
-                    NETWORKS, 0, "b", "a", "net1", "02:00:00:00:00:01", "24:8a:07:03:00:8d:ae:2e", ("10.0.0.3/24", "fd00::1"), "0000:03:00.1"
+                    NETWORKS,
+                    0,
+                    "b",
+                    "a",
+                    "net1",
+                    "02:00:00:00:00:01",
+                    "24:8a:07:03:00:8d:ae:2e",
+                    ("10.0.0.3/24", "fd00::1"),
+                    "0000:03:00.1",
                 ),
             ),
             id="every field",
@@ -66,13 +82,57 @@ INTERFACE = "is not 1 to 15 lower-case letters, digits and hyphens"
 @pytest.mark.parametrize(
     ("text", "code", "place", "value", "message", "hint"),
     [
-        pytest.param("ns1/net1/if1", "NG401", "[0]", "ns1/net1/if1", f'"ns1/net1/if1" has more than one "/"; {FORM}', "", id="two slashes"),
-        pytest.param("net1@if1@if2", "NG401", "[0]", "net1@if1@if2", f'"net1@if1@if2" has more than one "@"; {FORM}', "", id="two ats"),
-        pytest.param("a@b/c", "NG401", "[0]", "a@b/c", f'"a@b/c" has its "/" behind the "@"; {FORM}', "", id="slash behind at"),
-        pytest.param("ns/net1,net3@if1@if2", "NG401", "[1]", "net3@if1@if2", f'"net3@if1@if2" has more than one "@"; {FORM}', "", id="second"),
-        pytest.param(" ", "NG401", "[0]", " ", f"an element is empty; {FORM}", "leave out the comma too many", id="blank"),
-        pytest.param("a,,b", "NG401", "[1]", "", f"an element is empty; {FORM}", "leave out the comma too many", id="empty element"),
-        pytest.param("a,", "NG401", "[1]", "", f"an element is empty; {FORM}", "leave out the comma too many", id="comma at the end"),
+        pytest.param(
+            "ns1/net1/if1",
+            "NG401",
+            "[0]",
+            "ns1/net1/if1",
+            f'"ns1/net1/if1" has more than one "/"; {FORM}',
+            "",
+            id="two slashes",
+        ),
+        pytest.param(
+            "net1@if1@if2",
+            "NG401",
+            "[0]",
+            "net1@if1@if2",
+            f'"net1@if1@if2" has more than one "@"; {FORM}',
+            "",
+            id="two ats",
+        ),
+        pytest.param(
+            "a@b/c", "NG401", "[0]", "a@b/c", f'"a@b/c" has its "/" behind the "@"; {FORM}', "", id="slash behind at"
+        ),
+        pytest.param(
+            "ns/net1,net3@if1@if2",
+            "NG401",
+            "[1]",
+            "net3@if1@if2",
+            f'"net3@if1@if2" has more than one "@"; {FORM}',
+            "",
+            id="second",
+        ),
+        pytest.param(
+            " ", "NG401", "[0]", " ", f"an element is empty; {FORM}", "leave out the comma too many", id="blank"
+        ),
+        pytest.param(
+            "a,,b",
+            "NG401",
+            "[1]",
+            "",
+            f"an element is empty; {FORM}",
+            "leave out the comma too many",
+            id="empty element",
+        ),
+        pytest.param(
+            "a,",
+            "NG401",
+            "[1]",
+            "",
+            f"an element is empty; {FORM}",
+            "leave out the comma too many",
+            id="comma at the end",
+        ),
         pytest.param("ns/", "NG401", "[0]", "", "the name is empty", "", id="empty name"),
         pytest.param("/a", "NG401", "[0]", "", "the namespace is empty", "", id="empty namespace"),
         pytest.param("@eth0", "NG401", "[0]", "", "the name is empty", "", id="interface alone"),
@@ -83,14 +143,28 @@ INTERFACE = "is not 1 to 15 lower-case letters, digits and hyphens"
         pytest.param("-a", "NG401", "[0]", "-a", f'name "-a" {NAME}', "", id="hyphen first"),
         pytest.param("a-", "NG401", "[0]", "a-", f'name "a-" {NAME}', "", id="hyphen last"),
         pytest.param("ns /a", "NG401", "[0]", "ns ", f'namespace "ns " {SPACE}', "write ns", id="blank at the slash"),
-        pytest.param("n" * 64 + "/a", "NG401", "[0]", "n" * 64, f'namespace "{"n" * 64}" {SPACE}', "", id="long namespace"),
+        pytest.param(
+            "n" * 64 + "/a", "NG401", "[0]", "n" * 64, f'namespace "{"n" * 64}" {SPACE}', "", id="long namespace"
+        ),
         pytest.param("n" * 254, "NG401", "[0]", "n" * 77 + "...", f'name "{"n" * 77}..." {NAME}', "", id="long name"),
         pytest.param(
-            "a@Eth0", "NG402", "[0]", "Eth0", f'interface "Eth0" {INTERFACE}', 'write [{"name": "a", "interface": "Eth0"}]', id="interface's capital"
+            "a@Eth0",
+            "NG402",
+            "[0]",
+            "Eth0",
+            f'interface "Eth0" {INTERFACE}',
+            'write [{"name": "a", "interface": "Eth0"}]',
+            id="interface's capital",
         ),
         pytest.param("a@b c", "NG402", "[0]", "b c", f'interface "b c" {INTERFACE}', "", id="interface's blank"),
         pytest.param(
-            "a@abcdefghijklmnop", "NG402", "[0]", "abcdefghijklmnop", f'interface "abcdefghijklmnop" {INTERFACE}', "write abcdefghijklmno", id="16"
+            "a@abcdefghijklmnop",
+            "NG402",
+            "[0]",
+            "abcdefghijklmnop",
+            f'interface "abcdefghijklmnop" {INTERFACE}',
+            "write abcdefghijklmno",
+            id="16",
         ),
         pytest.param(
             " null ",
@@ -120,17 +194,38 @@ INTERFACE = "is not 1 to 15 lower-case letters, digits and hyphens"
             id="string",
         ),
         pytest.param("[null]", "NG004", "[0]", "", "must be an object, not null", "", id="null in a list"),
-        pytest.param("[a]", "NG001", "", "[a]", "not JSON at line 1, column 2: a] is not expected here", "", id="no json"),
-        pytest.param("net{1", "NG001", "", "net{1", "not JSON at line 1, column 1: net{1 is not expected here", "", id="json to Multus"),
+        pytest.param(
+            "[a]", "NG001", "", "[a]", "not JSON at line 1, column 2: a] is not expected here", "", id="no json"
+        ),
+        pytest.param(
+            "net{1",
+            "NG001",
+            "",
+            "net{1",
+            "not JSON at line 1, column 1: net{1 is not expected here",
+            "",
+            id="json to Multus",
+        ),
     ],
 )
-def test_wrong(text: str, code: str, place: str, value: str, message: str, hint: str) -> None:
+def test_wrong(text: str, *, code: str, place: str, value: str, message: str, hint: str) -> None:
     """What one of the readers refuses, or the two read differently, is refused, with what is allowed."""
     found = Findings()
     networks.read(NETWORKS, text, found)
 
     assert found.problems == [Problem(code, f"metadata.annotations[{NETWORKS}]{place}", value, message, hint)]
     assert found.warnings == []
+
+
+@pytest.mark.parametrize("text", [",".join(["A"] * 257), "[" + ",".join(["1"] * 257) + "]"], ids=["list", "json"])
+def test_too_many(text: str) -> None:
+    """A list longer than any pod needs is refused as a whole."""
+    found = Findings()
+
+    assert networks.read(NETWORKS, text, found) == ()
+    message = "257 networks are named; allowed: at most 256"
+    assert found.problems == [Problem("NG407", f"metadata.annotations[{NETWORKS}]", f"{text[:77]}...", message)]
+    assert len(networks.read(NETWORKS, ",".join(["a"] * 256), found)) == 256
 
 
 def test_all_problems_are_found() -> None:
@@ -164,7 +259,9 @@ def test_default_network() -> None:
     """The default network is one element, in either form."""
     found = Findings()
 
-    assert networks.read(DEFAULT_NETWORK, "kube-system/a", found) == (selection(0, "a", "kube-system", key=DEFAULT_NETWORK),)
+    assert networks.read(DEFAULT_NETWORK, "kube-system/a", found) == (
+        selection(0, "a", "kube-system", key=DEFAULT_NETWORK),
+    )
     read = networks.read(DEFAULT_NETWORK, '[{"name": "a"}]', found)
     assert read == (selection(0, "a", key=DEFAULT_NETWORK),)
     assert (read[0].default, read[0].path) == (True, f"metadata.annotations[{DEFAULT_NETWORK}][0]")
@@ -173,7 +270,12 @@ def test_default_network() -> None:
 
 @pytest.mark.parametrize(
     ("text", "number", "hint"),
-    [("", 0, "leave the annotation out"), ("[]", 0, "leave the annotation out"), ("a,b", 2, ""), ('[{"name": "a"}, {"name": "b"}]', 2, "")],
+    [
+        ("", 0, "leave the annotation out"),
+        ("[]", 0, "leave the annotation out"),
+        ("a,b", 2, ""),
+        ('[{"name": "a"}, {"name": "b"}]', 2, ""),
+    ],
 )
 def test_not_one_default_network(text: str, number: int, hint: str) -> None:
     """No default network, or more than one, fails in Multus."""

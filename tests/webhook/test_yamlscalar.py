@@ -52,7 +52,7 @@ def _tag(name: str) -> str:
         (".1_5", 0.15),
         ("._5", "._5"),
         ("1" * 401, "1" * 401),
-        ("1١", "1١"),
+        ("1\u0661", "1\u0661"),
     ],
 )
 def test_an_unquoted_word_means_what_it_means_to_kubectl(text: str, value: object) -> None:

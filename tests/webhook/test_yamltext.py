@@ -129,7 +129,7 @@ def test_aliases_may_not_multiply_a_text() -> None:
     for name, above in zip("bcdefghij", "abcdefghi", strict=True):
         lines.append(f"{name}: &{name} [{', '.join([f'*{above}'] * 9)}]")
     assert _told("\n".join(lines)) == (
-        "f.yaml:7:35: with its aliases expanded the text has more than 10000000 values and characters"
+        "f.yaml:7:36: with its aliases expanded the text has more than 10000000 values and characters"
     )
 
 

@@ -1,0 +1,7 @@
+"""."""
+
+import argparse
+
+
+def add_parser(subparsers):
+    pass
