@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any, Final, Literal, NamedTuple, TypeVar
+from typing import Final, Literal, NamedTuple, TypeVar
 
 from noisegate.isolation import disk, keys, network, networks, rdt
 from noisegate.isolation.disk import DiskRequest
@@ -42,6 +42,22 @@ NOTHING: Final = Asked()
 _SCANNED = ("rdt.resources.beta.kubernetes.io/", keys.OWN_PREFIX)
 
 
+def kind_of(annotation: str) -> Kind | None:
+    """Return the kind that an annotation key asks for, or None."""
+    if annotation.startswith((keys.RDT_RUNTIME_POD, keys.RDT_RUNTIME_CONTAINER, keys.RDT_OWN_POD)):
+        return "rdt"
+    return _KIND_OF.get(annotation)
+
+
+_KIND_OF: Final[Mapping[str, Kind]] = {
+    keys.DISK: "disk",
+    keys.NETWORK: "network",
+    keys.NETWORKS: "sriov",
+    keys.DEFAULT_NETWORK: "sriov",
+    keys.DEVICES_CONTAINER: "sriov",
+}
+
+
 def asks(annotations: Mapping[str, str]) -> bool:
     """Tell whether any annotation asks for one of the kinds."""
     for key in annotations:
@@ -75,7 +91,7 @@ _Reading = tuple[T, tuple[Problem, ...], tuple[Problem, ...]]
 
 def _take(reader: "Callable[[str], _Reading[T]]", text: str, kind: Kind, bad: set[Kind], found: Findings) -> T | None:
     """Read a value, from memory where the same text was read before: replicas of a workload carry the same bytes."""
-    value, problems, warnings = reader(text) if len(text) <= LONGEST_REMEMBERED else reader.__wrapped__(text)  # type: ignore[attr-defined]
+    value, problems, warnings = reader(text)
     if warnings:
         found.warnings += warnings
     if problems:
@@ -84,14 +100,18 @@ def _take(reader: "Callable[[str], _Reading[T]]", text: str, kind: Kind, bad: se
     return value
 
 
-def _remembered(read_text: Callable[[str, Findings], T]) -> Any:
-    @lru_cache(maxsize=1024)
+def _remembered(read_text: Callable[[str, Findings], T]) -> "Callable[[str], _Reading[T]]":
     def reading(text: str) -> _Reading[T]:
         found = Findings()
         value = read_text(text, found)
         return value, tuple(found.problems), tuple(found.warnings)
 
-    return reading
+    remembered = lru_cache(maxsize=1024)(reading)
+
+    def read_or_remember(text: str) -> _Reading[T]:
+        return remembered(text) if len(text) <= LONGEST_REMEMBERED else reading(text)
+
+    return read_or_remember
 
 
 _read_disk = _remembered(disk.read)

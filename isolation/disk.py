@@ -298,7 +298,7 @@ def _explain_too_small(request: DiskRequest, policy: DiskPolicy, found: Findings
                 found.deny(TOO_SMALL, place, operations.limit, told, f"write at least {least_operations}")
             elif asked.limit is not None and not small:
                 block = BLOCK_NAMES[request.block_size]
-                told = f"{write(asked.limit)}/{block} makes {told}"
+                told = f"{write(asked.limit)}/{block} makes {operations.limit} {OPERATIONS}, below the minimum of {least_operations}"
                 hint = f"write at least {write(least_operations * request.block_size)}/{block}, name a smaller block size, or give {operations_key}"
                 found.deny(TOO_SMALL, _PLACE(entry.volume, "limits", key), f"{write(asked.limit)}/{block}", told, hint)
 
@@ -332,7 +332,7 @@ def changed(old: DiskRequest | None, new: DiskRequest | None) -> list[Change]:
         if name not in before:
             found.append(Change(_PLACE(name), name, f"volume {shown(name)} may not be added on a running pod"))
         elif name not in after:
-            found.append(Change(_PLACE(name), "", f"volume {shown(name)} may not be removed from a running pod"))
+            found.append(Change(_PLACE(name), "", f"volume {shown(name)} may not be removed on a running pod"))
         else:
             for key, was, now in zip(_KEYS, before[name][1:], after[name][1:], strict=True):
                 for group, told in changes(was, now):

@@ -71,6 +71,11 @@ _EXACT = frozenset({DISK, NETWORK, RDT_RUNTIME_POD, NETWORKS, DEFAULT_NETWORK, C
 _PREFIXES = (OWN_PREFIX, RDT_RUNTIME_CONTAINER, REQUIRED_PLUGINS, TOLERATE_MISSING_PLUGINS)
 
 
+def is_unknown(annotation: str) -> bool:
+    """Tell whether an annotation key is under our prefix and means nothing."""
+    return annotation.startswith(OWN_PREFIX) and annotation not in OWN_ANNOTATIONS and not annotation.startswith(RDT_OWN_CONTAINER)
+
+
 def is_ours(annotation: str) -> bool:
     """Tell whether an annotation key is one of ours."""
     return annotation in _EXACT or annotation.startswith(_PREFIXES)

@@ -74,6 +74,10 @@ Step = str | int
 """A key of a JSON object or an index of a JSON list, on the way to a value."""
 
 
+_Trail = tuple["_Trail", Step] | None
+# The way to a value, its last step last. Values share the way to the object or list they stand in.
+
+
 class Payload:
     """Decodes one JSON text and reports what is wrong in it.
 
@@ -170,16 +174,10 @@ class Payload:
             self.deny(NOT_JSON, text, "it is nested too deeply")
         else:
             names = {id(members): repeated for members, repeated in twice}
-            for steps, item in _walk(value):
-                for name in names.get(id(item), ()):
-                    self.deny(
-                        DUPLICATE_KEY,
-                        item[name],
-                        f'the key "{shown(name)}" stands here more than once',
-                        *steps,
-                        name,
-                        hint="keep one of them",
-                    )
+            repeated_keys = ((trail, item, name) for trail, item in _walk(value) for name in names.get(id(item), ()))
+            for trail, item, name in islice(repeated_keys, MOST_REPORTED):
+                told = f'the key "{shown(name)}" stands here more than once'
+                self.deny(DUPLICATE_KEY, item[name], told, *_steps(trail), name, hint="keep one of them")
             return value
         return UNREADABLE
 
@@ -195,10 +193,12 @@ class Payload:
         self.deny(NOT_JSON, text, f"not JSON at line {error.lineno}, column {error.colno}: {stands}", hint=hint)
 
     def _without_surrogates(self, value: Any) -> Any:
-        halves = ((steps, text) for steps, item in _walk(value) for text in _texts(item) if _SURROGATE.search(text))
+        halves = ((trail, text) for trail, item in _walk(value) for text in _texts(item) if _SURROGATE.search(text))
         bad = list(islice(halves, MOST_REPORTED))
-        for steps, text in bad:
-            self.deny(NOT_JSON, text, f'"{shown(text)}" holds half a surrogate pair, which is no character', *steps)
+        for trail, text in bad:
+            self.deny(
+                NOT_JSON, text, f'"{shown(text)}" holds half a surrogate pair, which is no character', *_steps(trail)
+            )
         return UNREADABLE if bad else value
 
 
@@ -224,18 +224,27 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 _STRICT: Final = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_refuse)
 
 
-def _walk(value: Any) -> Iterator[tuple[tuple[Step, ...], Any]]:
-    """Yield every value inside a value, in order of the text, with the steps that lead to it."""
-    waiting: list[tuple[tuple[Step, ...], Any]] = [((), value)]
+def _walk(value: Any) -> Iterator[tuple[_Trail, Any]]:
+    """Yield every value inside a value, in order of the text, with the trail that leads to it."""
+    waiting: list[tuple[_Trail, Any]] = [(None, value)]
     while waiting:
-        steps, item = waiting.pop()
-        yield steps, item
+        trail, item = waiting.pop()
+        yield trail, item
         inner: list[tuple[Step, Any]] = []
         if isinstance(item, dict):
             inner = list(item.items())
         elif isinstance(item, list):
             inner = list(enumerate(item))
-        waiting += [((*steps, step), below) for step, below in reversed(inner)]
+        waiting += [((trail, step), below) for step, below in reversed(inner)]
+
+
+def _steps(trail: _Trail) -> list[Step]:
+    """Return the steps of a trail, from the outermost."""
+    steps: list[Step] = []
+    while trail is not None:
+        trail, step = trail
+        steps.append(step)
+    return steps[::-1]
 
 
 def _texts(item: object) -> tuple[str, ...]:

@@ -36,7 +36,7 @@ REQUIRED_VALUE: Final = f'["{keys.NRI_PLUGIN}"]'
 def check_known(annotations: Mapping[str, str], found: Findings) -> None:
     """Refuse annotations under `noisegate.io/` that do not exist."""
     for key in sorted(annotations):
-        if key.startswith(keys.OWN_PREFIX) and key not in keys.OWN_ANNOTATIONS and not key.startswith(keys.RDT_OWN_CONTAINER):
+        if keys.is_unknown(key):
             meant = nearest(key, keys.OWN_ANNOTATIONS)
             listed = ", ".join(sorted(keys.OWN_ANNOTATIONS))
             found.deny(

@@ -4,7 +4,7 @@ A bandwidth limit holds on a block device of the node. A volume in memory, or on
 system, has none.
 """
 
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
@@ -58,6 +58,10 @@ UNCHECKED: Final = Code(
 CODES: Final = (UNKNOWN_VOLUME, VOLUME_TYPE, NOT_MOUNTED, NO_CLAIM, NO_LOCAL_DEVICE, UNCHECKED)
 
 ALLOWED: Final = "emptyDir (on disk), persistentVolumeClaim and ephemeral volumes"
+
+# A name is compared with every other of its namespace: bounded, for a namespace may hold thousands of claims.
+_MOST_CANDIDATES: Final = 500
+_MOST_SUGGESTIONS: Final = 8
 
 _ALLOWED_SOURCES: Final = frozenset({"emptyDir", "persistentVolumeClaim", "ephemeral"})
 
@@ -186,13 +190,9 @@ def check_claims(  # noqa: PLR0917  (each of them is what a check is given)
             claim_name = fields.get("claimName", "")
             claim = claims.get(f"{namespace}/{claim_name}")
             if claim is None:
-                near = nearest(
-                    f"{namespace}/{claim_name}", [known for known in claims if known.startswith(f"{namespace}/")]
-                )
+                near = _similar(claim_name, namespace, claims) if len(found.warnings) < _MOST_SUGGESTIONS else ""
                 told = f'PersistentVolumeClaim "{shown(claim_name)}" of volume {shown(name)} does not exist (yet)'
-                found.warn(
-                    NO_CLAIM, place(name), claim_name, told, f"or is {near.partition('/')[2]} meant" if near else ""
-                )
+                found.warn(NO_CLAIM, place(name), claim_name, told, f"or is {near} meant" if near else "")
                 continue
             class_name = claim.storage_class
         elif kind == "ephemeral":
@@ -209,6 +209,13 @@ def check_claims(  # noqa: PLR0917  (each of them is what a check is given)
             f"whether {names} can have a disk is unchecked: the cluster's claims or StorageClasses are not known here"
         )
         found.warn(UNCHECKED, place(unchecked[0]), names, told)
+
+
+def _similar(claim_name: object, namespace: str, claims: Iterable[str]) -> str:
+    """Return the claim of this namespace that was probably meant."""
+    prefix = f"{namespace}/"
+    beside = [known.removeprefix(prefix) for known in claims if known.startswith(prefix)]
+    return nearest(str(claim_name), beside) if len(beside) <= _MOST_CANDIDATES else ""
 
 
 def _check_class(

@@ -6,7 +6,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
-from noisegate.isolation import keys, nad
+from noisegate.isolation import keys, kuryr, nad
 from noisegate.isolation.catalogue import NOTHING_KNOWN, Catalogue
 from noisegate.isolation.policy import DEFAULT_POLICY, Policy
 from noisegate.isolation.problems import Code, Findings, Problem
@@ -112,7 +112,7 @@ def _judge_pod(request: Request, world: World, mutating: bool, warn: bool) -> Ou
     if request.operation == "CREATE":
         return _judge_new_pod(request, world, mutating, warn)
     if request.operation == "UPDATE" and not mutating:
-        return update.judge_pod(decode_pod(request.old_object), decode_pod(request.object))
+        return update.judge_pod(decode_pod(request.old_object), decode_pod(request.object), world.policy)
     return Outcome([], [])
 
 
@@ -176,11 +176,15 @@ def _judge_network(request: Request, world: World, mutating: bool, warn: bool) -
         return Outcome([], [])
     if request.operation == "UPDATE":
         old = objects.decode(_nad_decoder, request.old_object)
-        if old.spec.config == new.spec.config and old.metadata.annotations == new.metadata.annotations:
+        before, after = old.metadata.annotations, new.metadata.annotations
+        if old.spec.config == new.spec.config and all(before.get(key) == after.get(key) for key in _NAD_KEYS):
             return Outcome([], [])
     found = Findings()
     nad.check(new.metadata.annotations, new.spec.config, found)
     return Outcome(found.problems, found.warnings)
+
+
+_NAD_KEYS: Final = (nad.RESOURCE_NAME, nad.NODE_SELECTOR, kuryr.CONFIG_KEY)
 
 
 class Template(NamedTuple):

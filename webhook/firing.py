@@ -21,11 +21,13 @@ class Fired(NamedTuple):
         rules: In the order of the file.
         annotations: The pod's annotations and what the rules add to them.
         injected: Names of rules by annotation key, for the keys that a rule added.
+        labels: The pod's labels and what the rules add to them.
     """
 
     rules: tuple[Rule, ...]
     annotations: Mapping[str, str]
     injected: Mapping[str, str]
+    labels: Mapping[str, str]
 
 
 def requested(containers: Iterable[Container]) -> set[str]:
@@ -84,7 +86,7 @@ def fire(
                 if leaf.identity not in labels:
                     labels = {**labels, leaf.identity: leaf.value}
             resources |= rule.resources
-    return Fired(tuple(rules[index] for index in sorted(fired)), annotations, injected)
+    return Fired(tuple(rules[index] for index in sorted(fired)), annotations, injected, labels)
 
 
 def _holds(

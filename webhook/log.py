@@ -74,7 +74,7 @@ class Log:
         """Write what somebody should look at."""
         self.line("warning", event, fields)
 
-    def error(self, event: str, *, cause: BaseException | None = None, **fields: object) -> None:
+    def fault(self, event: str, *, cause: BaseException | None = None, **fields: object) -> None:
         """Write what is our own fault or keeps us from working, with the traceback of its cause."""
         self.line("error", event, fields | _told(cause))
 
@@ -127,7 +127,7 @@ def take_over(log: Log) -> None:
     logging.captureWarnings(capture=True)
 
     def uncaught(_kind: type[BaseException], error: BaseException, _where: object) -> None:
-        log.error("uncaught", cause=error)
+        log.fault("uncaught", cause=error)
 
     sys.excepthook = uncaught
 

@@ -6,9 +6,9 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from noisegate.isolation import keys
-from noisegate.isolation.problems import Code, Findings
+from noisegate.isolation.problems import Code, Findings, shown
 from noisegate.webhook import podfields
-from noisegate.webhook.objects import NO_METADATA, NO_RESOURCES, NO_SPEC, Container, Pod
+from noisegate.webhook.objects import NO_METADATA, NO_RESOURCES, NO_SPEC, Container, NotThatObject, Pod
 from noisegate.webhook.patch import Patch, escape, pointer
 from noisegate.webhook.rules import Conflict, Leaf, Rule, identity_of
 
@@ -75,7 +75,7 @@ class Merge:
         self._root = root
         self._whole: Any = None
         self._found = found
-        self._planned: set[tuple[str, tuple[str, ...], str]] = set()
+        self._settled: dict[tuple[str, tuple[str, ...], str], Any] = {}
         self.pod_scope = Scope("", None)
         spec = pod.spec
         self.containers = [Scope(f"/spec/containers/{place}", each) for place, each in enumerate(spec.containers)]
@@ -84,9 +84,9 @@ class Merge:
     def put(self, scope: Scope, leaf: Leaf) -> None:
         """Add a leaf that is known to be absent; the first of several equal identities wins."""
         slot = (scope.pointer, leaf.path, leaf.identity)
-        if slot in self._planned:
+        if slot in self._settled:
             return
-        self._planned.add(slot)
+        self._settled[slot] = leaf.value
         path = leaf.path
         depth = self._present(scope, path)
         if depth == len(path):
@@ -110,8 +110,15 @@ class Merge:
             parent[leaf.identity] = leaf.value
 
     def want(self, scope: Scope, leaf: Leaf, rule: Rule) -> None:
-        """Add a leaf of a rule where it is absent; where something else stands, do as the rule or the field says."""
-        existing = self._existing(scope, leaf.path)
+        """Add a leaf of a rule where it is absent; where something else stands, do as the rule or the field says.
+
+        What an earlier rule has settled, by adding it or by finding it as it wants it, stands: the second time the pod
+        is seen, the same rule wins as the first time.
+        """
+        slot = (scope.pointer, leaf.path, leaf.identity)
+        if slot in self._settled:
+            return
+        existing = self._existing(scope, leaf.path, list if leaf.element else Mapping)
         if leaf.element:
             place = find(leaf, existing or ())
             if place is None:
@@ -123,69 +130,81 @@ class Merge:
         if value is None or (leaf.identity == "serviceAccountName" and value == "default"):
             # ServiceAccount admission runs before webhooks and fills in `default`.
             self.put(scope, leaf)
-        elif not podfields.same(leaf.value, value, leaf.identity):
+        elif podfields.same(leaf.value, value, leaf.identity) or (
+            leaf.path[-1:] and leaf.path[-1] in podfields.QUANTITY_MAPS and podfields.same_quantity(leaf.value, value)
+        ):
+            self._settled[slot] = leaf.value
+        else:
             self._settle_member(scope, leaf, rule, value)
 
     def want_unit(self, rule: Rule, scopes: Sequence[Scope]) -> None:
         """Add a rule's volumes with the mounts that use them: only what a container mounts, only where its place is free."""
-        volumes = self.pod.spec.volumes
-        places = {name: find(leaf, volumes) for name, leaf in rule.volumes.items()}
-        taken = {
-            name for name, place in places.items() if place is not None and not podfields.same(rule.volumes[name].value, volumes[place])
-        }
-        used: set[str] = set()
-        for scope in scopes:
-            for leaf in rule.per_container:
-                if leaf.path not in _MOUNTS or leaf.value.get("name") not in rule.volumes:
-                    continue
-                name = leaf.value["name"]
-                if name in taken and rule.on_conflict == "keep":
-                    continue
-                existing = self._existing(scope, leaf.path)
-                place = find(leaf, existing)
-                if place is None:
-                    used.add(name)
-                    self.put(scope, leaf)
-                elif existing[place].name == name:
-                    used.add(name)
-                else:
-                    self._settle_element(scope, leaf, rule, place, existing[place])
-        for name, leaf in rule.volumes.items():
-            if name not in used:
-                continue
-            place = places[name]
-            if place is None:
-                self.put(self.pod_scope, leaf)
-            elif name in taken and rule.on_conflict == "replace":
-                self.patch.set(f"/spec/volumes/{place}", leaf.value)
-            elif name in taken:
-                self._found.deny(
-                    VOLUME_CONFLICT,
-                    f"spec.volumes[{place}]",
-                    name,
-                    f'rule "{rule.name}" adds a volume "{name}", but the pod has one of that name from another source',
-                    "rename the pod's volume and the mounts that use it",
-                )
+        for name, volume in rule.volumes.items():
+            mounts = [leaf for leaf in rule.per_container if leaf.path in _MOUNTS and leaf.value.get("name") == name]
+            wanted: list[tuple[Scope, Leaf, int | None]] = []
+            used = False
+            for scope in scopes:
+                for leaf in mounts:
+                    settled = self._settled.get((scope.pointer, leaf.path, leaf.identity))
+                    existing: Sequence[Any] = self._existing(scope, leaf.path, list)
+                    place = find(leaf, existing)
+                    if settled is not None:
+                        used = used or settled.get("name") == name
+                    elif place is None:
+                        wanted.append((scope, leaf, None))
+                    elif existing[place].name == name:
+                        used = True
+                        self._settled[(scope.pointer, leaf.path, leaf.identity)] = leaf.value
+                    elif rule.on_conflict == "replace":
+                        wanted.append((scope, leaf, place))
+                    else:
+                        self._settle_element(scope, leaf, rule, place, existing[place])
+            if (used or wanted) and self._provide(rule, volume):
+                for scope, leaf, place in wanted:
+                    if place is None:
+                        self.put(scope, leaf)
+                    else:
+                        self._replace(scope, f"{scope.pointer}{pointer(leaf.path)}/{place}", leaf)
+
+    def _provide(self, rule: Rule, volume: Leaf) -> bool:
+        """See to it that the pod has a volume of a rule, and tell whether it may be mounted."""
+        name = volume.identity
+        slot = ("", volume.path, name)
+        settled = self._settled.get(slot)
+        place = find(volume, self.pod.spec.volumes)
+        if settled is not None:
+            if podfields.same(volume.value, settled):
+                return True
+            source = "another rule adds one of that name"
+        elif place is None:
+            self.put(self.pod_scope, volume)
+            return True
+        elif podfields.same(volume.value, self.pod.spec.volumes[place]):
+            self._settled[slot] = volume.value
+            return True
+        elif rule.on_conflict == "replace":
+            self._replace(self.pod_scope, f"/spec/volumes/{place}", volume)
+            return True
+        else:
+            source = "the pod has one of that name"
+        if rule.on_conflict != "keep":
+            self._found.deny(
+                VOLUME_CONFLICT,
+                "spec.volumes" if place is None else f"spec.volumes[{place}]",
+                name,
+                f'rule "{rule.name}" adds a volume "{name}", but {source} from another source',
+                "rename the pod's volume and the mounts that use it",
+            )
+        return False
 
     def _settle_element(self, scope: Scope, leaf: Leaf, rule: Rule, place: int, existing: Any) -> None:
         field = leaf.path[-1]
-        if field in ("volumeMounts", "volumeDevices"):
-            if existing.name == leaf.value.get("name"):
-                return
-            quiet = True
-        elif field == "env":
-            if existing.value_from is None and leaf.value.get("value", "") == (existing.value or "") and "valueFrom" not in leaf.value:
-                return
-            if "valueFrom" in leaf.value and existing.value_from is not None and podfields.same(leaf.value["valueFrom"], existing.value_from):
-                return
-            quiet = False
-        else:
-            if podfields.same(leaf.value, existing):
-                return
-            quiet = False
+        if _is_same(field, leaf.value, existing):
+            self._settled[(scope.pointer, leaf.path, leaf.identity)] = leaf.value
+            return
         where = f"{scope.pointer}{pointer(leaf.path)}/{place}"
         default: Conflict = "deny" if field == "volumes" else "keep"
-        self._settle(where, leaf, rule, rule.on_conflict or default, quiet)
+        self._settle(scope, where, leaf, rule, rule.on_conflict or default, quiet=leaf.path in _MOUNTS)
 
     def _settle_member(self, scope: Scope, leaf: Leaf, rule: Rule, existing: Any) -> None:
         where = f"{scope.pointer}{pointer(leaf.path)}/{escape(leaf.identity)}"
@@ -195,13 +214,15 @@ class Merge:
                 return
             if keys.is_ours(leaf.identity):
                 # What the pod says itself wins over what a rule says for it.
-                self._settle(where, leaf, rule, "deny" if rule.on_conflict == "deny" else "keep", quiet=True)
+                self._settle(scope, where, leaf, rule, "deny" if rule.on_conflict == "deny" else "keep", quiet=True)
                 return
-        self._settle(where, leaf, rule, rule.on_conflict or "keep", quiet=False, existing=existing)
+        self._settle(scope, where, leaf, rule, rule.on_conflict or "keep", quiet=False, existing=existing)
 
-    def _settle(self, where: str, leaf: Leaf, rule: Rule, conflict: Conflict, quiet: bool, existing: Any = None) -> None:
+    def _settle(
+        self, scope: Scope, where: str, leaf: Leaf, rule: Rule, conflict: Conflict, quiet: bool, existing: Any = None
+    ) -> None:
         if conflict == "replace":
-            self.patch.set(where, leaf.value)
+            self._replace(scope, where, leaf)
         elif conflict == "deny":
             self._found.deny(
                 VOLUME_CONFLICT if leaf.path == ("spec", "volumes") else RULE_CONFLICT,
@@ -213,13 +234,24 @@ class Merge:
         elif not quiet:
             self._found.warn(KEPT, readable(where), existing, f'rule "{rule.name}" sets {leaf.identity} otherwise; the pod\'s own is kept')
 
+    def _replace(self, scope: Scope, where: str, leaf: Leaf) -> None:
+        self._settled[(scope.pointer, leaf.path, leaf.identity)] = leaf.value
+        if leaf.element:
+            self.patch.replace(where, leaf.value)
+        else:
+            self.patch.set(where, leaf.value)
+
     def _member(self, scope: Scope, leaf: Leaf, existing: Any) -> Any:
         if scope.container is None and leaf.path == ("spec",) and leaf.identity == "serviceAccountName":
             return self.pod.spec.service_account_name or None
         return existing.get(leaf.identity) if isinstance(existing, dict) else None
 
-    def _existing(self, scope: Scope, path: tuple[str, ...]) -> Any:
-        """Return the map or list at a path; empty where it is absent."""
+    def _existing(self, scope: Scope, path: tuple[str, ...], kind: type = Mapping) -> Any:
+        """Return the map or list at a path; empty or None where it is absent.
+
+        Raises:
+            NotThatObject: Something else stands there.
+        """
         container = scope.container
         if container is None:
             if path in _POD_FIELDS:
@@ -230,8 +262,10 @@ class Merge:
         elif path in _RESOURCES:
             return getattr(container.resources, path[1])
         value = self._at(scope.pointer)
-        for step in path:
-            value = value.get(step) if isinstance(value, Mapping) else None
+        for depth, step in enumerate(path):
+            value = self._step(value, step, scope.pointer + pointer(path[:depth]))
+        if value is not None and not isinstance(value, kind):
+            raise _wrong_type(value, scope.pointer + pointer(path))
         return value
 
     def _present(self, scope: Scope, path: tuple[str, ...]) -> int:
@@ -254,18 +288,46 @@ class Merge:
             return 2 if getattr(container.resources, path[1]) else 1
         value = self._at(scope.pointer)
         for depth, step in enumerate(path):
-            value = value.get(step) if isinstance(value, Mapping) else None
+            value = self._step(value, step, scope.pointer + pointer(path[:depth]))
             if value is None:
                 return depth
         return len(path)
 
     def _at(self, place: str) -> Any:
         if self._whole is None:
-            self._whole = msgspec.json.decode(self._raw)
+            try:
+                self._whole = msgspec.json.decode(self._raw)
+            except (msgspec.DecodeError, RecursionError) as error:
+                raise NotThatObject(str(error)) from error
         value = self._whole
         for step in (self._root + place).split("/")[1:]:
-            value = value[int(step)] if isinstance(value, list) else value[step]
+            value = value[int(step)] if isinstance(value, list) else self._step(value, step, place)
         return value
+
+    @staticmethod
+    def _step(value: Any, step: str, place: str) -> Any:
+        if value is None:
+            return None
+        if not isinstance(value, Mapping):
+            raise _wrong_type(value, place)
+        return value.get(step)
+
+
+def _wrong_type(value: Any, place: str) -> NotThatObject:
+    return NotThatObject(f"{readable(place)} is {shown(value)}, which is of another type than it should be")
+
+
+def _is_same(field: str, wanted: Any, existing: Any) -> bool:
+    """Tell whether an element of a list is as it is wanted, given that their merge keys are equal."""
+    if field in ("volumeMounts", "volumeDevices"):
+        return bool(existing.name == wanted.get("name"))
+    if field == "env":
+        if "valueFrom" in wanted:
+            return existing.value_from is not None and podfields.same(wanted["valueFrom"], existing.value_from)
+        return existing.value_from is None and wanted.get("value", "") == (existing.value or "")
+    if field == "initContainers":
+        return podfields.covers(existing, wanted)
+    return podfields.same(wanted, existing)
 
 
 _RESOURCES: Final = (("resources", "limits"), ("resources", "requests"))

@@ -1,6 +1,6 @@
 """One pod: everything that is wrong with what it asks for, and everything it needs and lacks."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -16,7 +16,7 @@ from noisegate.isolation.sriov import Attachments
 from noisegate.webhook import firing
 from noisegate.webhook.firing import Fired
 from noisegate.webhook.merge import Merge, readable
-from noisegate.webhook.objects import Container, Pod
+from noisegate.webhook.objects import Container, Pod, decode
 from noisegate.webhook.patch import Patch
 from noisegate.webhook.rules import Leaf, Rule, Rules
 
@@ -43,7 +43,17 @@ NOT_GUARANTEED: Final = Code(
     "resources:\n  requests: {cpu: 1, memory: 1Gi}",
     "resources:\n  limits: {cpu: 1, memory: 1Gi}",
 )
-CODES: Final = (UNKNOWN_PROFILE, PROFILE_NAMESPACE, NOT_GUARANTEED)
+UNSETTLED: Final = Code(
+    "NG607",
+    "rules-unsettled",
+    "Rules of mutations.yaml undo each other's work on this pod, or work without end; whoever keeps the file must mend it.",
+    "onConflict: replace",
+    "onConflict: keep",
+)
+CODES: Final = (UNKNOWN_PROFILE, PROFILE_NAMESPACE, NOT_GUARANTEED, UNSETTLED)
+
+MOST_PASSES: Final = 8
+"""Times a pod is looked at again because a rule made it ask for more. Two are enough for all that makes sense."""
 
 
 class Outcome(NamedTuple):
@@ -88,6 +98,63 @@ def consider(
     Returns:
         Problems and warnings by path from the pod's root, and the patch; with problems and without `warn`, no patch.
     """
+    view = _View(namespace, policy, rules, catalogue, claims, later=bool(template))
+    outcome, fired, again = _look(pod, raw, template, view, {})
+    if again and outcome.patch:
+        outcome = _settle(outcome, raw, template, view, fired.injected)
+    if outcome.problems and not warn:
+        return outcome._replace(patch=None)
+    return outcome
+
+
+class _View(NamedTuple):
+    """What one call of `consider` sees besides the pod."""
+
+    namespace: str
+    policy: Policy
+    rules: Rules
+    catalogue: Catalogue
+    claims: frozenset[str]
+    later: bool
+
+
+_pod_decoder: Final = msgspec.json.Decoder(Pod)
+
+
+def _settle(outcome: Outcome, raw: bytes | msgspec.Raw, template: str, view: _View, injected: Mapping[str, str]) -> Outcome:
+    """Look at the pod again as it is with the patch, for as long as that makes it need more.
+
+    A rule may make containers ask for devices, add an init container, or mount the volume that an annotation names:
+    what the pod then asks for is judged, and given, as if it had said so itself.
+    """
+    document = msgspec.json.decode(raw)
+    for step in template.split("/")[1:]:
+        document = document[step]
+    patch = Patch()
+    topped_up = [warning for warning in outcome.warnings if warning.code == devices.TOPPED_UP.id]
+    for _ in range(MOST_PASSES):
+        if not outcome.patch:
+            break
+        outcome.patch.apply(document)
+        patch.extend(outcome.patch)
+        encoded = msgspec.json.encode(document)
+        outcome, fired, _ = _look(decode(_pod_decoder, encoded), encoded, "", view, injected)
+        injected = {**fired.injected, **injected}
+    else:
+        names = ", ".join(rule.name for rule in fired.rules)
+        unsettled = Problem(UNSETTLED.id, "", "", f"the rules {names} of mutations.yaml undo each other's work on this pod", "mend mutations.yaml")
+        return Outcome([*outcome.problems, unsettled], outcome.warnings)
+    return Outcome(outcome.problems, sorted({*topped_up, *outcome.warnings}), patch)
+
+
+def _look(
+    pod: Pod, raw: bytes | msgspec.Raw, template: str, view: _View, injected: Mapping[str, str]
+) -> tuple[Outcome, Fired, bool]:
+    """Judge a pod as it stands; tell whether it may ask for more once it has the patch.
+
+    `injected`: annotations that rules added before, and the rules' names.
+    """
+    namespace, policy, rules, catalogue, claims, later = view
     found = Findings()
     metadata, spec = pod.metadata, pod.spec
     containers = (*spec.containers, *spec.init_containers)
@@ -103,18 +170,18 @@ def consider(
     while True:
         fired = firing.fire(rules.rules, pod, namespace, resources, mutate=mutate, opt_out=opted_out)
         annotations = fired.annotations
-        if not resources and not asking.asks(annotations) and not fired.rules and keys.CPU_MUTATE not in annotations:
-            return Outcome(found.problems, found.warnings)
+        if not cores and not asking.asks(annotations) and not fired.rules and keys.CPU_MUTATE not in annotations:
+            return Outcome(sorted(found.problems), sorted(found.warnings)), fired, False
         kinds = Findings()
         asked = asking.read(annotations, kinds)
         attachments = None
         if asked.networks:
             before = len(kinds.problems)
             sriov.fit(asked.networks, spec, kinds)
-            attachments = sriov.judge(asked.networks, namespace, policy.sriov, catalogue, kinds, later=bool(template))
+            attachments = sriov.judge(asked.networks, namespace, policy.sriov, catalogue, kinds, later=later)
             if len(kinds.problems) > before:
                 bad.add("sriov")
-            if not attachments.units.keys() <= resources and _waits(rules, fired, attachments.units):
+            if not rules.awaited.isdisjoint(attachments.units) and not attachments.units.keys() <= resources:
                 resources |= attachments.units.keys()
                 continue
         break
@@ -133,18 +200,32 @@ def consider(
 
     merge = Merge(pod, raw, found, template)
     if attachments is not None and "sriov" not in bad:
-        _add_devices(merge, attachments, fired, policy, found)
+        _add_devices(merge, attachments, fired, view, found)
+    elif keys.DEVICES_CONTAINER in annotations:
+        devices.target(annotations, spec, found)
     if "cpu" not in bad and not opted_out:
         for container_cores in cores:
             _add_cores(merge, container_cores)
-    _add_annotations(merge, asked, fired, policy, bad)
-    for rule in fired.rules:
-        if not (rule.about_cores and "cpu" in bad):
-            _add_rule(merge, rule)
-    _name_rules(found, fired)
+    working = [rule for rule in fired.rules if not (rule.about_cores and "cpu" in bad)]
+    _add_annotations(merge, asked, fired, working, policy, bad)
+    for rule in working:
+        _add_rule(merge, rule)
+    _name_rules(found, {**fired.injected, **injected})
     found.problems.sort()
     found.warnings.sort()
-    return Outcome(found.problems, found.warnings, None if found.problems and not warn else merge.patch)
+    return Outcome(found.problems, found.warnings, merge.patch), fired, _reaches(working, asked, attachments)
+
+
+def _reaches(rules: Iterable[Rule], asked: Asked, attachments: Attachments | None) -> bool:
+    """Tell whether a pod may ask for more, or for something else, once these rules have worked on it."""
+    for rule in rules:
+        if (
+            rule.reaches
+            or (rule.mounts and asked.disk is not None)
+            or (attachments is not None and (rule.selects or rule.containers == "asking"))
+        ):
+            return True
+    return False
 
 
 def _judge(
@@ -201,22 +282,22 @@ def _judge_rules(fired: Fired, rules: Rules, pod: Pod, namespace: str, found: Fi
     profile = fired.annotations.get(keys.PROFILE)
     if profile is not None:
         profiles = {rule.profile: rule for rule in rules.rules if rule.profile}
-        rule = profiles.get(profile)
+        offers = [rule for rule in rules.rules if rule.profile == profile]
         path = in_annotation(keys.PROFILE)
-        if rule is None:
+        if not offers or not profile:
             meant = nearest(profile, profiles)
             listed = ", ".join(sorted(profiles)) or "none"
             found.deny(
                 UNKNOWN_PROFILE, path, profile, f'there is no profile "{profile}"; known profiles: {listed}', f"write {meant}" if meant else ""
             )
-        elif not rule.when.in_namespace(namespace):
-            allowed = ", ".join(rule.when.namespaces or ()) or "none yet"
+        elif not any(rule.when.in_namespace(namespace) for rule in offers):
+            allowed = ", ".join(sorted({glob for rule in offers for glob in rule.when.namespaces or ()})) or "none yet"
             found.deny(
                 PROFILE_NAMESPACE,
                 path,
                 profile,
                 f'profile "{profile}" does not work in namespace {namespace}; allowed namespaces: {allowed}',
-                f"ask whoever keeps mutations.yaml to add the namespace to rule {rule.name}",
+                f"ask whoever keeps mutations.yaml to add the namespace to rule {offers[0].name}",
             )
     for rule in fired.rules:
         if rule.guaranteed:
@@ -265,17 +346,13 @@ def _equal(first: object, second: object) -> bool:
         return False
 
 
-def _waits(rules: Rules, fired: Fired, resources: Mapping[str, int]) -> bool:
-    return any(not rule.when.resources.isdisjoint(resources) for rule in rules.rules if rule not in fired.rules)
-
-
-def _add_devices(merge: Merge, attachments: Attachments, fired: Fired, policy: Policy, found: Findings) -> None:
+def _add_devices(merge: Merge, attachments: Attachments, fired: Fired, view: _View, found: Findings) -> None:
     """Add the devices of the pod's attachments, their nodes, and /etc/podnetinfo; nothing where one of them is wrong."""
-    pod, spec = merge.pod, merge.pod.spec
+    spec = merge.pod.spec
     before = len(found.problems)
-    grants = devices.missing(attachments, spec, devices.target(fired.annotations, spec, found), policy.sriov, found)
+    grants = devices.missing(attachments, spec, devices.target(fired.annotations, spec, found), view.policy.sriov, found)
     labels = sriov.node_labels(attachments, spec, found)
-    info = podnetinfo.podnetinfo(bool(pod.metadata.labels), bool(fired.annotations), spec, found) if attachments.units else None
+    info = podnetinfo.podnetinfo(bool(fired.labels), bool(fired.annotations), spec, found) if attachments.units else None
     if len(found.problems) > before:
         return
     for label, value in labels.items():
@@ -307,17 +384,22 @@ def _add_cores(merge: Merge, cores: Cores) -> None:
 _ANNOTATIONS: Final = ("metadata", "annotations")
 
 
-def _add_annotations(merge: Merge, asked: Asked, fired: Fired, policy: Policy, bad: set[Kind]) -> None:
+def _add_annotations(merge: Merge, asked: Asked, fired: Fired, working: Iterable[Rule], policy: Policy, bad: set[Kind]) -> None:
     """Add what rules say in annotations, and what the node enforcer needs."""
     present = merge.pod.metadata.annotations
-    wanted = {key: fired.annotations[key] for key in sorted(fired.injected)}
+    names = {rule.name for rule in working} if fired.injected else ()
+    wanted = {
+        key: fired.annotations[key]
+        for key, name in sorted(fired.injected.items())
+        if name in names and not (bad and asking.kind_of(key) in bad)
+    }
     if asked.disk is not None and "disk" not in bad:
         paths = disk.mounts_of(asked.disk, merge.pod.spec)
         if paths:
             wanted[keys.VOLUME_PATHS] = msgspec.json.encode(paths).decode()
     if policy.enforcement == "required":
         kinds = _enforced(asked, bad)
-        if kinds:
+        if kinds and keys.REQUIRED_PLUGINS not in fired.annotations:
             wanted[keys.REQUIRED_PLUGINS] = reserved.REQUIRED_VALUE
         for kind in kinds:
             if keys.ENFORCES + kind not in merge.pod.spec.node_selector:
@@ -352,12 +434,10 @@ def _gets(rule: Rule, container: Container) -> bool:
     return container.name in rule.containers
 
 
-def _name_rules(found: Findings, fired: Fired) -> None:
+def _name_rules(found: Findings, injected: Mapping[str, str]) -> None:
     """Say in each problem of an annotation that a rule set which rule that was."""
-    if not fired.injected:
-        return
     for problems in (found.problems, found.warnings):
         for place, problem in enumerate(problems):
-            for key, rule in fired.injected.items():
+            for key, rule in injected.items():
                 if problem.path.startswith(in_annotation(key)):
                     problems[place] = problem._replace(message=f'{problem.message}; rule "{rule}" of mutations.yaml set this')

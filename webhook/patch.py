@@ -71,6 +71,22 @@ class Patch:
             self._operations.append(_Add(place, made))
         return made
 
+    def extend(self, later: "Patch") -> None:
+        """Take over the operations of a patch of what this one makes."""
+        self._operations += later._operations
+
+    def apply(self, document: Any) -> None:
+        """Do the operations to a document in place."""
+        for operation in self.operations():
+            *steps, last = (step.replace("~1", "/").replace("~0", "~") for step in operation["path"].split("/")[1:])
+            parent = document
+            for step in steps:
+                parent = parent[int(step)] if isinstance(parent, list) else parent[step]
+            if last == "-":
+                parent.append(operation["value"])
+            else:
+                parent[int(last) if isinstance(parent, list) else last] = operation["value"]
+
     def operations(self) -> list[dict[str, Any]]:
         """Return the operations as JSON values."""
         operations: list[dict[str, Any]] = msgspec.json.decode(self.encoded())

@@ -18,9 +18,25 @@ MERGE_KEYS: Final[Mapping[str, tuple[str, ...]]] = {
     "resourceClaims": ("name",),
     "schedulingGates": ("name",),
     "sysctls": ("name",),
+    "resizePolicy": ("resourceName",),
     "topologySpreadConstraints": ("topologyKey", "whenUnsatisfiable"),
 }
 """Lists whose elements have an identity; elements of every other list are one by their whole value."""
+
+WHOLE_LISTS: Final = frozenset({"command", "args"})
+"""Lists that are one value: order and repetition count, and half of one is none."""
+
+QUANTITY_MAPS: Final = frozenset({"limits", "requests", "overhead"})
+"""Maps of quantities, which the API server rewrites: `1000m` becomes `1`."""
+
+LISTS: Final = frozenset(MERGE_KEYS) | WHOLE_LISTS | {"envFrom", "readinessGates", "tolerations"}
+"""Fields that are lists."""
+
+MAPS: Final = QUANTITY_MAPS | {
+    "affinity", "annotations", "capabilities", "dnsConfig", "labels", "lifecycle", "livenessProbe", "nodeSelector",
+    "readinessProbe", "resources", "securityContext", "startupProbe",
+}  # fmt: skip
+"""Fields that are maps, of those that a rule may set."""
 
 KEY_DEFAULTS: Final[Mapping[str, str]] = {"protocol": "TCP"}
 
@@ -38,7 +54,7 @@ CONTAINER: Final = frozenset(
     "terminationMessagePolicy tty volumeDevices volumeMounts workingDir".split()
 )
 
-# What the API server writes into a volume that leaves it out.
+# What the API server writes into a volume or port that leaves it out.
 _DEFAULTS: Final[Mapping[str, Any]] = {
     "defaultMode": 420,
     "type": "",
@@ -47,7 +63,10 @@ _DEFAULTS: Final[Mapping[str, Any]] = {
     "readOnly": False,
     "divisor": "0",
     "volumeMode": "Filesystem",
+    "protocol": "TCP",
 }
+# What it fills in from other fields: any value is as good as none.
+_COMPUTED: Final = frozenset({"pullPolicy", "hostPort"})
 _QUANTITY_FIELDS: Final = frozenset({"sizeLimit", "divisor", "storage"})
 
 
@@ -59,14 +78,30 @@ def same(wanted: Any, existing: Any, field: str = "") -> bool:
         return all(
             same(wanted.get(name, _DEFAULTS.get(name)), existing.get(name, _DEFAULTS.get(name)), name)
             for name in wanted.keys() | existing.keys()
+            if name in wanted or name not in _COMPUTED
         )
     if isinstance(wanted, list | tuple) and isinstance(existing, list | tuple):
         return len(wanted) == len(existing) and all(same(a, b) for a, b in zip(wanted, existing, strict=True))
-    if field in _QUANTITY_FIELDS:
-        from noisegate.isolation.quantity import parse  # noqa: PLC0415  (volumes with a size are rare)
+    return field in _QUANTITY_FIELDS and same_quantity(wanted, existing)
 
-        try:
-            return parse(str(wanted)) == parse(str(existing))
-        except ValueError:
-            return False
-    return False
+
+def same_quantity(wanted: object, existing: object) -> bool:
+    """Tell whether two quantities are one amount."""
+    from noisegate.isolation.quantity import parse  # noqa: PLC0415  (only where two spellings differ)
+
+    try:
+        return parse(str(wanted)) == parse(str(existing))
+    except ValueError:
+        return False
+
+
+def covers(existing: Any, wanted: Any) -> bool:
+    """Tell whether everything that is wanted is there, whatever is there besides.
+
+    So are containers compared: the API server, its plugins and other webhooks all add to them.
+    """
+    if isinstance(wanted, dict):
+        return isinstance(existing, dict) and all(covers(existing.get(name), item) for name, item in wanted.items())
+    if isinstance(wanted, list):
+        return isinstance(existing, list) and all(any(covers(item, element) for item in existing) for element in wanted)
+    return same(wanted, existing) or (wanted is not None and existing is not None and same_quantity(wanted, existing))

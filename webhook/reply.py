@@ -1,6 +1,7 @@
 """Answers on the wire: head and body of an ordinary one in a single write, everything else by aiohttp's `web.Response`."""
 
 from email.utils import formatdate
+from http import HTTPStatus
 from typing import Final
 
 from aiohttp import web
@@ -24,7 +25,9 @@ class Heads:
 
     def date(self, now: float) -> None:
         """Make the heads for a moment, in seconds since the epoch."""
-        start = f"HTTP/1.1 200 OK\r\nContent-Type: {JSON}\r\nServer: {SERVER}\r\nDate: {formatdate(now, usegmt=True)}\r\n"
+        start = (
+            f"HTTP/1.1 200 OK\r\nContent-Type: {JSON}\r\nServer: {SERVER}\r\nDate: {formatdate(now, usegmt=True)}\r\n"
+        )
         self.keeping = f"{start}Content-Length: ".encode()
         self.closing = f"{start}Connection: close\r\nContent-Length: ".encode()
 
@@ -58,30 +61,44 @@ class Reply(web.StreamResponse):
         await self._request.writer.drain()
 
 
-def refusal(status: int, sentence: str, *, close: bool = False, **headers: str) -> web.Response:
-    """Return an answer that says in one plain sentence why there is no other.
+def response(status: int, body: bytes, *, close: bool, **headers: str) -> web.Response:
+    """Return an answer made by aiohttp, for HTTP/1.0 and whatever else is not ordinary: JSON with 200, else plain text.
 
     Args:
         status: HTTP status.
-        sentence: What is wrong, what is allowed, and the mend.
+        body: AdmissionReview or sentence.
         close: Close the connection after it.
         headers: More header fields; `_` in a name stands for `-`.
     """
     fields = {"Server": SERVER} | {name.replace("_", "-"): value for name, value in headers.items()}
-    response = web.Response(status=status, text=f"{sentence}\n", content_type=TEXT, headers=fields)
+    kind, charset = (JSON, None) if status == 200 else (TEXT, "utf-8")
+    made = web.Response(status=status, body=body, content_type=kind, charset=charset, headers=fields)
     if close:
-        response.force_close()
-    return response
+        made.force_close()
+    return made
 
 
-def farewell(status: str, sentence: str, now: float) -> bytes:
-    """Return an answer for a call that never arrived whole, after which the connection is closed.
+def refusal(status: int, sentence: str, *, close: bool = False, **headers: str) -> web.Response:
+    """Return an answer that says in one plain sentence why there is no other: `response` with a line of text."""
+    return response(status, f"{sentence}\n".encode("utf-8", "backslashreplace"), close=close, **headers)
+
+
+def plain(status: int, body: bytes, now: float, *, close: bool) -> bytes:
+    """Return an answer in plain text, head and body.
 
     Args:
-        status: Code and reason: `408 Request Timeout`.
-        sentence: Why.
+        status: HTTP status.
+        body: One sentence.
         now: Seconds since the epoch.
+        close: The connection is closed after it.
     """
-    body = f"{sentence}\n".encode()
-    head = f"HTTP/1.1 {status}\r\nContent-Type: {TEXT}; charset=utf-8\r\nServer: {SERVER}\r\nDate: {formatdate(now, usegmt=True)}\r\n"
-    return f"{head}Connection: close\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+    lines = [
+        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
+        f"Content-Type: {TEXT}; charset=utf-8",
+        f"Server: {SERVER}",
+        f"Date: {formatdate(now, usegmt=True)}",
+        f"Content-Length: {len(body)}",
+    ]
+    if close:
+        lines.append("Connection: close")
+    return "\r\n".join([*lines, "\r\n"]).encode() + body

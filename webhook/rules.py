@@ -8,11 +8,11 @@ single list elements, each with its identity, so that applying it twice changes 
 
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
-from typing import Any, Final, Literal, NamedTuple
+from typing import Annotated, Any, Final, Literal, NamedTuple
 
 from pydantic import Field
 
-from noisegate.isolation import keys
+from noisegate.isolation import keys, podnetinfo
 from noisegate.isolation.policy import Setting
 from noisegate.isolation.problems import nearest
 from noisegate.webhook import manifests, podfields
@@ -74,6 +74,9 @@ class Rule(NamedTuple):
         resources: Resources that `per_container` makes containers ask for.
         about_cores: Whether `cmk.intel.com/mutate` speaks of this rule: it is one for pods that ask for exclusive cores.
         profile: The value of `noisegate.io/profile` that opts in to this rule; empty where it is no profile.
+        mounts: Whether it adds volumes or mounts.
+        selects: Whether it adds to the pod's node selector.
+        reaches: Whether what it adds or replaces can make the pod ask for something, or another rule work on it.
     """
 
     name: str
@@ -89,13 +92,23 @@ class Rule(NamedTuple):
     resources: frozenset[str]
     about_cores: bool
     profile: str
+    mounts: bool
+    selects: bool
+    reaches: bool
 
 
 class Rules(NamedTuple):
-    """A whole file. `notes` are warnings for the log."""
+    """A whole file.
+
+    Attributes:
+        rules: In the order of the file.
+        notes: Warnings for the log.
+        awaited: Every resource that some rule waits for.
+    """
 
     rules: tuple[Rule, ...] = ()
     notes: tuple[str, ...] = ()
+    awaited: frozenset[str] = frozenset()
 
 
 NO_RULES: Final = Rules()
@@ -104,10 +117,13 @@ ORIGINAL: Final = "mutations"
 """Name of the rule that the original's form becomes."""
 
 
+_Values = str | Annotated[list[str], Field(min_length=1)]
+
+
 class _When(Setting):
     resources: list[str] = Field(default_factory=list)
-    annotations: dict[str, str | list[str]] = Field(default_factory=dict)
-    labels: dict[str, str | list[str]] = Field(default_factory=dict)
+    annotations: dict[str, _Values] = Field(default_factory=dict)
+    labels: dict[str, _Values] = Field(default_factory=dict)
     namespaces: list[str] | None = None
 
 
@@ -169,7 +185,7 @@ def load(text: str | bytes, file: str) -> Rules:
                 "(names or globs, not * alone)",
             )
     wrong.raise_if_any()
-    return Rules(tuple(rules), tuple(notes))
+    return Rules(tuple(rules), tuple(notes), frozenset().union(*(rule.when.resources for rule in rules)))
 
 
 def _compile(model: _Rule, place: str, wrong: manifests.Wrongs) -> tuple[Rule, list[str]]:
@@ -185,23 +201,26 @@ def _compile(model: _Rule, place: str, wrong: manifests.Wrongs) -> tuple[Rule, l
     for field in sorted(pod.keys() - {"metadata", "spec"}):
         wrong.add(f"{place}.perPod.{field}", field, "allowed: metadata, spec")
         del pod[field]
+    metadata = _map(pod, "metadata", f"{place}.perPod", wrong)
     for field in ("annotations", "labels"):
-        _check_strings((pod.get("metadata") or {}), field, f"{place}.perPod.metadata", wrong)
-    for field in sorted((pod.get("metadata") or {}).keys() - {"annotations", "labels"}):
+        _check_strings(metadata, field, f"{place}.perPod.metadata", wrong)
+    for field in sorted(metadata.keys() - {"annotations", "labels"}):
         wrong.add(f"{place}.perPod.metadata.{field}", field, "allowed: annotations, labels")
-    spec = dict(pod.get("spec") or {})
+    spec = _map(pod, "spec", f"{place}.perPod", wrong)
     if "serviceAccount" in spec:
         # Deprecated alias; the API server reads serviceAccountName first, and it is always filled in by then.
         spec.setdefault("serviceAccountName", spec["serviceAccount"])
         del spec["serviceAccount"]
-    if pod:
-        pod["spec"] = spec
+    pod = {"metadata": metadata, "spec": spec}
+    _check_strings(spec, "nodeSelector", f"{place}.perPod.spec", wrong)
     _check_fields(spec, podfields.POD_SPEC - {"containers", "ephemeralContainers"}, f"{place}.perPod.spec", wrong)
     _check_fields(container, podfields.CONTAINER - {"name"}, f"{place}.perContainer", wrong)
 
     per_pod = tuple(_leaves(pod, (), f"{place}.perPod", wrong))
     per_container = tuple(_leaves(container, (), f"{place}.perContainer", wrong))
-    mounted = {leaf.value.get("name") for leaf in per_container if leaf.path in (("volumeMounts",), ("volumeDevices",))}
+    _check_own(per_pod, f"{place}.perPod", wrong)
+    _check_own(per_container, f"{place}.perContainer", wrong)
+    mounted = {leaf.value.get("name") for leaf in per_container if leaf.path in _MOUNTS}
     volumes = {leaf.identity: leaf for leaf in per_pod if leaf.path == ("spec", "volumes") and leaf.identity in mounted}
     when = When(
         frozenset(model.when.resources),
@@ -209,6 +228,9 @@ def _compile(model: _Rule, place: str, wrong: manifests.Wrongs) -> tuple[Rule, l
         _conditions(model.when.labels),
         None if model.when.namespaces is None else tuple(model.when.namespaces),
     )
+    profiles = frozenset[str]().union(*(values for key, values in when.annotations if key == keys.PROFILE))
+    if len(profiles) > 1 or "*" in profiles:
+        wrong.add(f"{place}.when.annotations[{keys.PROFILE}]", ", ".join(sorted(profiles)), "a rule is one profile: write one name")
     rule = Rule(
         name=model.name,
         when=when,
@@ -224,9 +246,62 @@ def _compile(model: _Rule, place: str, wrong: manifests.Wrongs) -> tuple[Rule, l
             leaf.identity for leaf in per_container if leaf.path[:1] == ("resources",) and not leaf.element and leaf.value not in ("0", 0)
         ),
         about_cores=not when.resources.isdisjoint(keys.CORE_RESOURCES),
-        profile=next((min(values) for key, values in when.annotations if key == keys.PROFILE), ""),
+        profile=min(profiles, default=""),
+        mounts=any(leaf.path == ("spec", "volumes") for leaf in per_pod) or any(leaf.path in _MOUNTS for leaf in per_container),
+        selects=any(leaf.path == ("spec", "nodeSelector") for leaf in per_pod),
+        reaches=any(_reaches(leaf, model.on_conflict) for leaf in (*per_pod, *per_container)),
     )
     return rule, sorted(set(_privileges(per_pod, per_container)))
+
+
+_MOUNTS: Final = (("volumeMounts",), ("volumeDevices",))
+
+
+def _reaches(leaf: Leaf, on_conflict: Conflict | None) -> bool:
+    path, identity = leaf.path, leaf.identity
+    return (
+        path[:1] == ("resources",)
+        or path[:2] == ("spec", "resources")
+        or path == ("spec", "initContainers")
+        or (path == ("spec",) and identity == "hostNetwork")
+        or (path[:1] == ("metadata",) and on_conflict == "replace")
+        or (path[-1:] in _MOUNTS and identity == podnetinfo.MOUNT_PATH)
+        or (path == ("spec", "volumes") and identity == podnetinfo.VOLUME)
+        or (path == ("env",) and identity == podnetinfo.ENV)
+    )
+
+
+def _map(parent: Mapping[str, Any], field: str, place: str, wrong: manifests.Wrongs) -> dict[str, Any]:
+    value = parent.get(field)
+    if value is None or isinstance(value, dict):
+        return dict(value or {})
+    wrong.add(f"{place}.{field}", value, f"{field} is a map")
+    return {}
+
+
+def _check_own(leaves: tuple[Leaf, ...], place: str, wrong: manifests.Wrongs) -> None:
+    """Refuse what noisegate decides itself, and what a pod could then not be created with."""
+    for path, identity, value, _ in leaves:
+        here = f"{place}.{'.'.join(path)}[{identity}]"
+        if path == ("metadata", "annotations"):
+            if identity in (keys.CPU_MUTATE, keys.VOLUME_PATHS):
+                wrong.add(here, value, "a rule may not set this: " + _OWN_ANNOTATIONS[identity])
+            elif keys.is_unknown(identity):
+                meant = nearest(identity, keys.OWN_ANNOTATIONS)
+                wrong.add(here, value, f"noisegate knows no annotation {identity}" + (f"; did you mean {meant}?" if meant else ""))
+        elif path == ("spec", "nodeSelector") and identity.startswith(keys.ENFORCES):
+            wrong.add(here, value, "a rule may not set this: noisegate does where enforcement is required")
+        elif path == ("env",):
+            if identity == keys.CPU_ENV:
+                wrong.add(here, value.get("value", ""), "a rule may not set this: noisegate does, from what each container asks for")
+            elif not isinstance(value.get("value", ""), str):
+                wrong.add(here, value["value"], 'the value of a variable is a string; put it in quotation marks, as in "1"')
+
+
+_OWN_ANNOTATIONS: Final = {
+    keys.CPU_MUTATE: "it is the pod's word on the rules for exclusive cores",
+    keys.VOLUME_PATHS: "noisegate does, from the mounts of the pod",
+}
 
 
 def _conditions(given: Mapping[str, str | list[str]]) -> tuple[tuple[str, frozenset[str]], ...]:
@@ -249,9 +324,13 @@ def _check_strings(parent: Mapping[str, Any], field: str, place: str, wrong: man
 def _leaves(value: Mapping[str, Any], path: tuple[str, ...], place: str, wrong: manifests.Wrongs) -> Iterator[Leaf]:
     for field, item in value.items():
         here = f"{place}[{field}]" if "." in field or "/" in field else f"{place}.{field}"
-        if isinstance(item, dict) and item:
+        if item is None:
+            continue
+        if path not in _STRING_MAPS and not isinstance(item, list if field in podfields.LISTS else dict if field in podfields.MAPS else object):
+            wrong.add(here, item, f"{field} is a {'list' if field in podfields.LISTS else 'map'}")
+        elif isinstance(item, dict):
             yield from _leaves(item, (*path, field), here, wrong)
-        elif isinstance(item, list):
+        elif isinstance(item, list) and field not in podfields.WHOLE_LISTS:
             for index, element in enumerate(item):
                 identity = identity_of(field, element)
                 if identity is None:
@@ -259,8 +338,11 @@ def _leaves(value: Mapping[str, Any], path: tuple[str, ...], place: str, wrong: 
                     wrong.add(f"{here}[{index}]", element, f"an element of {field} is a map with {needed}")
                 else:
                     yield Leaf((*path, field), identity, element, element=True)
-        elif item is not None:
+        else:
             yield Leaf(path, field, item, element=False)
+
+
+_STRING_MAPS: Final = (("metadata", "annotations"), ("metadata", "labels"), ("spec", "nodeSelector"))
 
 
 def identity_of(field: str, element: Any) -> str | None:
@@ -273,6 +355,9 @@ def identity_of(field: str, element: Any) -> str | None:
     parts = [element.get(key, podfields.KEY_DEFAULTS.get(key)) for key in merge_keys]
     if any(part is None for part in parts):
         return None
+    if field == "volumeMounts":
+        # The kubelet mounts at /data and at /data/ alike.
+        return str(parts[0]).rstrip("/") or "/"
     return str(parts[0]) if len(parts) == 1 else manifests.canonical(parts)
 
 

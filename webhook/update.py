@@ -7,6 +7,9 @@ holds a finalizer.
 from typing import Final
 
 from noisegate.isolation import disk, keys, network, networks
+from noisegate.isolation.catalogue import NOTHING_KNOWN
+from noisegate.isolation.disk import DiskRequest
+from noisegate.isolation.policy import Policy
 from noisegate.isolation.problems import Code, Findings, in_annotation
 from noisegate.webhook.mutate import Outcome
 from noisegate.webhook.objects import Container, Pod
@@ -28,7 +31,7 @@ ENTRY_FIXED: Final = Code(
 CODES: Final = (FIXED, ENTRY_FIXED)
 
 
-def judge_pod(old: Pod, new: Pod) -> Outcome:
+def judge_pod(old: Pod, new: Pod, policy: Policy) -> Outcome:
     """Judge the change of a pod's annotations."""
     found = Findings()
     before, after = old.metadata.annotations, new.metadata.annotations
@@ -42,7 +45,7 @@ def judge_pod(old: Pod, new: Pod) -> Outcome:
             if now is not None:
                 networks.read(key, now, found)
         elif key in _LIMITS and was is not None and now is not None:
-            _judge_limits(key, was, now, found)
+            _judge_limits(key, was, now, new, policy, found)
         else:
             change = "added" if was is None else "removed" if now is None else "changed"
             found.deny(
@@ -58,16 +61,29 @@ def judge_pod(old: Pod, new: Pod) -> Outcome:
 _LIMITS: Final = frozenset({keys.DISK, keys.NETWORK})
 
 
-def _judge_limits(key: str, was: str, now: str, found: Findings) -> None:
+def _judge_limits(key: str, was: str, now: str, pod: Pod, policy: Policy, found: Findings) -> None:
     before = len(found.problems)
     # The two kinds' requests are types of their own; each branch stays within one.
     if key == keys.DISK:
-        changes = disk.changed(disk.read(was, Findings()), disk.read(now, found))
+        old, new = disk.read(was, Findings()), disk.read(now, found)
+        changes = disk.changed(old, new)
+        if new is not None and not changes and len(found.problems) == before:
+            _judge_disk(old, new, pod, policy, found)
     else:
         changes = network.changed(network.read(was, Findings()), network.read(now, found))
     if len(found.problems) == before:
         for path, value, told in changes:
             found.deny(ENTRY_FIXED, path, value, told)
+
+
+def _judge_disk(old: DiskRequest | None, new: DiskRequest, pod: Pod, policy: Policy, found: Findings) -> None:
+    """Ask of the limits that changed, and only of those, whether they are allowed."""
+    known = () if old is None else old.volumes
+    changed = new._replace(volumes=tuple(entry for entry in new.volumes if entry not in known))
+    judged = Findings()
+    disk.judge(changed, pod.spec, "", policy.disk, NOTHING_KNOWN, judged)
+    # What disk a volume has was told when the pod was created.
+    found.problems += judged.problems
 
 
 def asks_otherwise(old: Pod, new: Pod) -> bool:

@@ -1,19 +1,21 @@
 """What decisions are made in at the moment: rules, catalogue and classes, each as its files last made sense.
 
-    files on disk -> watch -> World.take_... -> one new admit.World, swapped in whole
+    files on disk -> watch -> World.take_... -> one new admit.World, swapped in whole -> decide
 
 What cannot be used raises, and nothing is changed; `watch` keeps the reason for readiness, metrics and log.
 """
 
 import math
+import traceback
 from collections.abc import Callable, Mapping
 from importlib import resources
 from typing import Final, NamedTuple
 
 from noisegate.isolation.catalogue import Catalogue
-from noisegate.webhook import admit, inventory, manifests, rdtclasses, rules
+from noisegate.webhook import admit, inventory, manifests, rdtclasses, review, rules
 from noisegate.webhook.faults import ConfigError, Fault
 from noisegate.webhook.manifests import Document
+from noisegate.webhook.review import Answer
 from noisegate.webhook.rules import NO_RULES
 from noisegate.webhook.settings import Settings
 from noisegate.webhook.watch import UnreadableError, Watch
@@ -35,12 +37,18 @@ class _State(NamedTuple):
 
 
 class World:
-    """Holds the world, and takes new files into it. Read from any thread; written from one at a time.
+    """Holds the world, decides in it, and takes new files into it. Read from any thread; written from one at a time.
 
     Args:
-        settings: What is allowed, and of which kinds the catalogue is complete.
+        settings: What is allowed, which files there are, and of which kinds the catalogue is complete.
         clock: Seconds that never go back.
+
+    Attributes:
+        watches: The files it follows; not loaded yet.
+        prefetch: What a decision must wait for: nothing.
     """
+
+    prefetch: Final = None
 
     def __init__(self, settings: Settings, clock: Callable[[], float]) -> None:
         first = admit.World(policy=settings.policy, excluded=settings.policy.exclude_namespaces)
@@ -48,15 +56,57 @@ class World:
         self._complete = settings.catalogue.complete
         self._clock = clock
         self._has_rules = False
-        self.rule_notes: tuple[str, ...] = ()
-        """What is doubtful in the rules in force, a line each."""
-        self.catalogue_notes: tuple[str, ...] = ()
-        """What is doubtful in the catalogue in force, a line each."""
+        self._rule_notes: tuple[str, ...] = ()
+        self._catalogue_notes: tuple[str, ...] = ()
+        classes = settings.policy.rdt.classes
+        watches = (
+            Watch("mutations", [settings.server.mutations or shipped_rules()], self.take_rules),
+            Watch("rdt-classes", [classes] if classes else [], self.take_classes),
+            Watch("catalogue", settings.catalogue.files, self.take_catalogue),
+        )
+        self.watches: Final = tuple(watch for watch in watches if watch.sources)
 
-    @property
+    def load(self) -> None:
+        """Put the files as they are now into force, for the first time.
+
+        Raises:
+            ConfigError: Everything that cannot be read or used, of all files.
+        """
+        faults: list[Fault] = []
+        for watch in self.watches:
+            try:
+                watch.load()
+            except ConfigError as error:
+                faults += error.faults
+            except UnreadableError as error:
+                path, _, reason = str(error).rpartition(": ")
+                faults.append(Fault(path or watch.what, 0, 0, "", f"cannot be read: {reason}"))
+        if faults:
+            raise ConfigError(faults)
+
+    def decide(self, endpoint: str, body: bytes) -> Answer:
+        """Answer a call. What goes wrong by our own fault refuses the object, and is told with its traceback.
+
+        Args:
+            endpoint: One of `admit.ENDPOINTS`.
+            body: An AdmissionReview.
+        """
+        try:
+            return admit.answer(endpoint, body, self.now())
+        except Exception as error:  # noqa: BLE001  (the API server must get an answer with its uid, whatever happened)
+            request, version = review.read(body)
+            log = {
+                "event": "failed",
+                "endpoint": endpoint,
+                "uid": request.uid,
+                "error": f"{type(error).__name__}: {error}",
+                "traceback": "".join(traceback.format_exception(error)),
+            }
+            return Answer(200, review.errored(request, version), "errored", (), log)
+
     def notes(self) -> tuple[str, ...]:
-        """What is doubtful in the files in force, a line each."""
-        return self.rule_notes + self.catalogue_notes
+        """Return what is doubtful in the files in force, a line each."""
+        return self._rule_notes + self._catalogue_notes
 
     def now(self) -> admit.World:
         """Return the world of this moment."""
@@ -73,7 +123,7 @@ class World:
         for name, content in files.items():
             read = rules.load(content, name)
         old = self._state.later
-        self.rule_notes = read.notes
+        self._rule_notes = read.notes
         later = old._replace(rules=read)
         if not self._has_rules:
             self._state = _State(later, later, -math.inf)
@@ -108,7 +158,7 @@ class World:
         if faults:
             raise ConfigError(faults)
         built = inventory.build(documents, complete=self._complete)
-        self.catalogue_notes = tuple(map(str, built.notes))
+        self._catalogue_notes = tuple(map(str, built.notes))
         self._know(built.catalogue._replace(rdt_classes=self._state.later.catalogue.rdt_classes))
 
     def _know(self, catalogue: Catalogue) -> None:
@@ -119,30 +169,3 @@ class World:
 def shipped_rules() -> str:
     """Return the path of the rules that noisegate brings along."""
     return str(resources.files("noisegate").joinpath("mutations.yaml"))
-
-
-def start(settings: Settings, clock: Callable[[], float]) -> tuple[World, tuple[Watch, ...]]:
-    """Return the world of the files as they are now, and what follows them.
-
-    Raises:
-        ConfigError: Everything that cannot be read or used, of all files.
-    """
-    world = World(settings, clock)
-    classes = settings.policy.rdt.classes
-    watches = (
-        Watch("mutations", [settings.server.mutations or shipped_rules()], world.take_rules),
-        Watch("rdt-classes", [classes] if classes else [], world.take_classes),
-        Watch("catalogue", settings.catalogue.files, world.take_catalogue),
-    )
-    faults: list[Fault] = []
-    for watch in watches:
-        try:
-            watch.load()
-        except ConfigError as error:
-            faults += error.faults
-        except UnreadableError as error:
-            path, _, reason = str(error).rpartition(": ")
-            faults.append(Fault(path or watch.what, 0, 0, "", f"cannot be read: {reason}"))
-    if faults:
-        raise ConfigError(faults)
-    return world, tuple(watch for watch in watches if watch.sources)

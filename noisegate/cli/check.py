@@ -132,11 +132,12 @@ def _world(
     """Return what the server would decide by, with what the command line tells of the cluster on top."""
     from noisegate.webhook import inventory, world  # noqa: PLC0415
 
-    served, _ = world.start(settings, lambda: 0.0)
+    served = world.World(settings, lambda: 0.0)
+    served.load()
     told = inventory.build([*catalogue, *filter(_tells, documents)], namespace=namespace)
     whole = served.now()
     merged = inventory.merge([whole.catalogue, told.catalogue])._replace(rdt_classes=whole.catalogue.rdt_classes)
-    return whole._replace(catalogue=merged), (*served.notes, *map(str, told.notes))
+    return whole._replace(catalogue=merged), (*served.notes(), *map(str, told.notes))
 
 
 def _tells(document: "Document") -> bool:

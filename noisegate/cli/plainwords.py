@@ -18,7 +18,8 @@ LONGEST_VALUE: Final = 60
 
 
 def describe(operations: Sequence[Mapping[str, Any]], pod: Mapping[str, Any]) -> list[str]:
-    """Return one line for each thing that a patch gives a pod, sorted; a value that it changes ends in `(replaced)`.
+    """Return one line for each thing that a patch gives a pod, sorted; what it changes ends in `(was ...)` or
+    `(replaced)`.
 
     Args:
         operations: Of RFC 6902.
@@ -47,7 +48,11 @@ def _differences(before: Any, after: Mapping[str, Any], path: tuple[str, ...], p
         elif isinstance(value, list):
             yield from _elements(old, value, here, place)
         else:
-            yield _member(path, field, value) + place + ("" if old is None or here in _FILLED_IN else " (replaced)")
+            yield (
+                _member(path, field, value)
+                + place
+                + ("" if old is None or here in _FILLED_IN else f" (was {_cut(old)})")
+            )
 
 
 def _containers(before: Any, after: Sequence[Mapping[str, Any]], path: tuple[str, ...]) -> Iterator[str]:

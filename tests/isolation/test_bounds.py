@@ -23,6 +23,7 @@ def reading() -> Payload:
     [
         pytest.param({}, ({}, {}), id="nothing"),
         pytest.param({"limits": {"x": 1}}, ({}, {"x": 1}), id="limits"),
+        pytest.param({"requests": {"x": 1}}, ({"x": 1}, {}), id="requests alone"),
         pytest.param({"requests": {"x": 1}, "limits": {}}, ({"x": 1}, {}), id="requests"),
         pytest.param([], ({}, {}), id="no object"),
         pytest.param({"requests": 5, "limits": {"x": 1, "z": 2}}, ({}, {"x": 1}), id="partly wrong"),

@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+import builders
 import pytest
 
 from noisegate.isolation.catalogue import Claim, Network, RdtClass
 from noisegate.isolation.policy import Policy
-from noisegate.webhook import rules, world
+from noisegate.webhook import admit, review, rules, world
 from noisegate.webhook.faults import ConfigError
+from noisegate.webhook.review import Answer
 from noisegate.webhook.settings import Settings
 
 RULES = b"rules: [{name: one, when: {labels: {a: b}}, perPod: {metadata: {labels: {c: d}}}}]"
@@ -160,16 +162,16 @@ def test_notes_are_those_in_force(held: world.World) -> None:
     claim = b"apiVersion: v1\nkind: PersistentVolumeClaim\nmetadata: {name: a}\nspec: {storageClassName: %s}\n"
     held.take_rules({"m.yaml": b"mutations: {perPod: {spec: {serviceAccount: cmk}}}"})
     held.take_catalogue({"c.yaml": claim % b"x" + b"---\n" + claim % b"z"})
-    notes = held.notes
+    notes = held.notes()
     held.take_rules({"m.yaml": RULES})
     held.take_catalogue({"c.yaml": claim % b"x"})
 
     assert [note.partition(":")[0] for note in notes] == ["m.yaml", "c.yaml"]
-    assert held.notes == ()
+    assert held.notes() == ()
     assert held.now().catalogue.claims == {"default/a": Claim("x")}
 
 
-def test_start_reads_every_file(tmp_path: Path, clock: Clock) -> None:
+def test_load_reads_every_file(tmp_path: Path, clock: Clock) -> None:
     """The world begins with what the files say, and each of them is followed."""
     (tmp_path / "rules.yaml").write_bytes(RULES)
     (tmp_path / "classes.yaml").write_bytes(CLASSES)
@@ -178,7 +180,9 @@ def test_start_reads_every_file(tmp_path: Path, clock: Clock) -> None:
     text = "{server: {mutations: rules.yaml}, policy: {rdt: {classes: classes.yaml}}, catalogue: {files: [cluster]}}"
     settings = Settings.load(text, str(tmp_path / "server.yaml"))
 
-    held, watches = world.start(settings, clock)
+    held = world.World(settings, clock)
+    held.load()
+    watches = held.watches
 
     assert [watch.what for watch in watches] == ["mutations", "rdt-classes", "catalogue"]
     assert [rule.name for rule in held.now().rules.rules] == ["one"]
@@ -193,26 +197,62 @@ def test_start_reads_every_file(tmp_path: Path, clock: Clock) -> None:
     assert [rule.name for rule in held.now().rules.rules] == ["two"]
 
 
-def test_start_without_files_has_the_shipped_rules(clock: Clock) -> None:
+def test_load_without_files_has_the_shipped_rules(clock: Clock) -> None:
     """By default there are the rules that noisegate brings along, and nothing is known of the cluster."""
-    held, watches = world.start(Settings(), clock)
+    held = world.World(Settings(), clock)
+    held.load()
 
-    assert [watch.what for watch in watches] == ["mutations"]
+    assert [watch.what for watch in held.watches] == ["mutations"]
     assert [rule.name for rule in held.now().rules.rules] == ["cmk", "cmk-isolate", "sriov-dpdk"]
     assert held.now().catalogue == (None, None, None, None)
 
 
-def test_start_tells_all_that_is_wrong(tmp_path: Path, clock: Clock) -> None:
+def test_load_tells_all_that_is_wrong(tmp_path: Path, clock: Clock) -> None:
     """A start fails with everything that is wrong with any file."""
     (tmp_path / "rules.yaml").write_bytes(b"rulez: []")
     text = "{server: {mutations: rules.yaml}, policy: {rdt: {classes: none.yaml}}, catalogue: {files: [nowhere]}}"
     settings = Settings.load(text, str(tmp_path / "server.yaml"))
 
     with pytest.raises(ConfigError) as caught:
-        world.start(settings, clock)
+        world.World(settings, clock).load()
 
     assert str(caught.value).replace(str(tmp_path), "") == (
         "/rules.yaml:1: rulez: unknown key; allowed: mutations, rules (write rules)\n"
         "/none.yaml: cannot be read: No such file or directory\n"
         "/nowhere: cannot be read: No such file or directory"
     )
+
+
+def test_calls_are_decided_in_the_world_of_the_moment(held: world.World) -> None:
+    """A call is answered as `admit` answers it, by the rules in force."""
+    pod = builders.pod(labels={"a": "b"})
+    before = held.decide("mutate", builders.review(pod))
+    held.take_rules({"mutations.yaml": b""})
+    after = held.decide("mutate", builders.review(pod))
+
+    assert (before.result, after.result) == ("patched", "allowed")
+
+
+def test_our_own_fault_is_an_answer(held: world.World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever goes wrong in a decision, the API server gets a refusal with its uid, and the log the traceback."""
+
+    # A decision that fails is a mistake nobody knows of yet; here is one.
+    def mistaken(*_: object) -> Answer:
+        raise ZeroDivisionError("one too few")
+
+    monkeypatch.setattr(admit, "answer", mistaken)
+
+    answer = held.decide("mutate", builders.review(builders.pod()))
+
+    response = review.as_json(answer.body)["response"]
+    assert (answer.status, answer.result, answer.codes) == (200, "errored", ())
+    assert (response["uid"], response["allowed"], response["status"]["code"]) == (builders.UID, False, 500)
+    assert answer.log is not None
+    log = dict(answer.log)
+    assert "in mistaken" in str(log.pop("traceback"))
+    assert log == {
+        "event": "failed",
+        "endpoint": "mutate",
+        "uid": builders.UID,
+        "error": "ZeroDivisionError: one too few",
+    }
