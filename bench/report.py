@@ -14,6 +14,9 @@ LONGEST_START: Final = 1.0
 """Seconds from exec to ready, at most."""
 WIDEST: Final = 4.0
 """p99 by p50 at 8 connections, at most."""
+LEAST_NOISE: Final = 0.03
+MOST_NOISE: Final = 0.10
+"""Share by which two equal measurements may differ: less is taken for this much, more tells nothing."""
 QUIET: Final = 0.05
 """Share of the machine that others may take before the figures are called disturbed."""
 
@@ -69,8 +72,13 @@ def _idle_verdict(results: Results) -> Verdict:
     if not results.idle:
         return Verdict(what, "within noise", "not measured", None)
     changes = [2 * each.among.rate / (each.before.rate + each.after.rate) - 1 for each in results.idle]
-    noise = [abs(each.before.rate / each.after.rate - 1) for each in results.idle]
-    change, least = median(changes), max(0.03, *noise)
+    noise = median([abs(each.before.rate / each.after.rate - 1) for each in results.idle])
+    change = median(changes)
+    if noise > MOST_NOISE:
+        return Verdict(
+            what, "within noise", f"{change:+.1%}; the same twice differs by {noise:.0%}: too noisy to tell", None
+        )
+    least = max(LEAST_NOISE, noise)
     return Verdict(what, f"within noise (+-{least:.0%})", f"{change:+.1%}", abs(change) <= least)
 
 
@@ -124,7 +132,7 @@ def _parts(results: Results) -> Iterator[str]:
     yield "### Start and memory\n\n" + _table(("what", "measured"), _rest(results))
     if results.costs:
         yield (
-            "### What costs what\n\nMicroseconds of CPU time per call, in one process, without TLS and HTTP.\n\n"
+            "### What costs what\n\nMicroseconds of CPU time per call, in one process and a loop, without TLS and HTTP; between\nother requests, with colder caches, each costs more.\n\n"
             + _table(
                 ("stage", "7 KB", "21 KB"),
                 [(cost.stage, *(f"{cost.micros[size]:.1f}" for size in ("7 KB", "21 KB"))) for cost in results.costs],

@@ -57,7 +57,9 @@ def _rows(micros: dict[str, float]) -> dict[str, float]:
         elif stage != _BARE:
             rows[stage] = cost
         if stage == _CONSIDER:
-            rows["of that the merge: all but the parts"] = cost - sum(micros[part] for part in _PARTS)
+            rows["of that all but the parts: the merge, and what follows it"] = cost - sum(
+                micros[part] for part in _PARTS
+            )
     return rows
 
 

@@ -59,12 +59,23 @@ TOO_SMALL: Final = Code(
     'blockio.kubernetes.io/resources: \'{"data": {"limits": {"rbps": "50k"}}}\'',
     'blockio.kubernetes.io/resources: \'{"data": {"limits": {"rbps": "50M"}}}\'',
 )
+TOO_MANY: Final = Code(
+    "NG108",
+    "disk-too-many-volumes",
+    "No pod has so many volumes; the annotation is refused unread.",
+    "blockio.kubernetes.io/resources: '{...}'  # 257 volumes",
+    "blockio.kubernetes.io/resources: '{...}'  # 256 at most",
+)
 CODES: Final = (
     TWO_BLOCK_SIZES,
     TWO_QOS_CLASSES,
     NO_OPERATION,
     TOO_SMALL,
+    TOO_MANY,
 )
+
+MOST_VOLUMES: Final = 256
+"""Volumes that may be listed. A text of the 256 KiB that Kubernetes allows could list tens of thousands."""
 
 OPERATIONS: Final = "operations per second"
 
@@ -126,6 +137,9 @@ def read(text: str, found: Findings) -> DiskRequest | None:
         return None
     if not listed:
         payload.warn(ASKS_NOTHING, text, "it asks for nothing", hint="leave the annotation out")
+        return None
+    if len(listed) > MOST_VOLUMES:
+        payload.deny(TOO_MANY, len(listed), f"{len(listed)} volumes are listed; allowed: {MOST_VOLUMES}")
         return None
     volumes: list[VolumeRequest] = []
     classes: dict[QosClass, str] = {}

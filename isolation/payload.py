@@ -73,9 +73,8 @@ _KINDS: Final = {dict: "an object", list: "a list", str: "a string", bool: "true
 Step = str | int
 """A key of a JSON object or an index of a JSON list, on the way to a value."""
 
-
+# The way to a value, its last step last: all values in an object or list share the way to it.
 _Trail = tuple["_Trail", Step] | None
-# The way to a value, its last step last. Values share the way to the object or list they stand in.
 
 
 class Payload:
@@ -116,9 +115,8 @@ class Payload:
         if type(value) is dict:
             if value.keys() <= known:
                 return value
-            for key, item in value.items():
-                if key not in known:
-                    self._unknown_key(key, item, known, steps)
+            for key, item in islice(((key, item) for key, item in value.items() if key not in known), MOST_REPORTED):
+                self._unknown_key(key, item, known, steps)
             return {key: item for key, item in value.items() if key in known}
         self.wrong_type(value, "an object", *steps)
         return None

@@ -238,6 +238,8 @@ class Merge:
         self._settled[(scope.pointer, leaf.path, leaf.identity)] = leaf.value
         if leaf.element:
             self.patch.replace(where, leaf.value)
+            # What another init container in its place lacks is seen when the pod is looked at again.
+            self.init_containers = [each for each in self.init_containers if each.pointer != where]
         else:
             self.patch.set(where, leaf.value)
 

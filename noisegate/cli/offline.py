@@ -6,7 +6,7 @@ is read from the bytes that would come back.
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import jsonpatch
@@ -95,17 +95,26 @@ def consider(document: Document, namespace: str, world: World) -> Verdict:
             break
         if "patch" in response:
             patch = tuple(json.loads(base64.b64decode(response["patch"])))
-            after = jsonpatch.apply_patch(before, list(patch))
+            after = patched(before, patch)
     return Verdict(document, namespace, name, allowed, problems, tuple(doubts), tuple(warnings), patch, before, after)
 
 
-def body_of(document: Document, namespace: str, value: Mapping[str, Any]) -> bytes:
-    """Return the AdmissionReview that the API server would send when `value` is created.
+def body_of(
+    document: Document,
+    namespace: str,
+    value: Mapping[str, Any],
+    *,
+    operation: str = "CREATE",
+    old: Mapping[str, Any] | None = None,
+) -> bytes:
+    """Return the AdmissionReview that the API server would send.
 
     Args:
         document: Says what kind of object it is, and its name.
-        namespace: Where it is created.
+        namespace: Where it lives.
         value: The object.
+        operation: `CREATE`, or `UPDATE`.
+        old: The object before the update.
     """
     group, kind = _group(document), document.kind
     version = document.api_version.rpartition("/")[2]
@@ -119,12 +128,12 @@ def body_of(document: Document, namespace: str, value: Mapping[str, Any]) -> byt
         "requestResource": resource,
         "name": document.name,
         "namespace": namespace,
-        "operation": "CREATE",
+        "operation": operation,
         "userInfo": {"username": "noisegate-check", "groups": ["system:authenticated"]},
         "object": value,
-        "oldObject": None,
+        "oldObject": old,
         "dryRun": True,
-        "options": {"kind": "CreateOptions", "apiVersion": "meta.k8s.io/v1", "dryRun": ["All"]},
+        "options": {"kind": f"{operation.title()}Options", "apiVersion": "meta.k8s.io/v1", "dryRun": ["All"]},
     }
     return json.dumps({"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "request": request}).encode()
 
@@ -135,6 +144,12 @@ def _ask(endpoint: str, body: bytes, world: World, document: Document) -> tuple[
         raise ConfigError([Fault(document.source, document.line, 0, "", answer.body.decode().strip())])
     request, _ = review.read(body)
     return review.as_json(answer.body)["response"], admit.judge(request, endpoint, world)
+
+
+def patched(value: Mapping[str, Any], operations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return an object with a patch applied, as the API server does it."""
+    after: dict[str, Any] = jsonpatch.apply_patch(value, list(operations))
+    return after
 
 
 def as_created(document: Document) -> dict[str, Any]:

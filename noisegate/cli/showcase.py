@@ -1,6 +1,5 @@
 """What `noisegate demo` shows: which objects were refused and why, and what the others were given."""
 
-import re
 import statistics
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -14,7 +13,6 @@ from noisegate.isolation.problems import shown
 WIDEST: Final = 120
 """Columns; longer lines are hard to read."""
 
-_HINT: Final = re.compile(r"(.*) \(([^()]*)\)", re.DOTALL)
 _ANNOTATION: Final = "metadata.annotations"
 
 
@@ -88,18 +86,17 @@ def _group(
         return
     yield from _title(title, len(objects), style, paint)
     seen: set[str] = set()
-    left_out: list[str] = []
+    left_out: list[Shown] = []
     for one in objects:
         topic = _topic(one)
-        if not everything and topic in seen:
-            left_out.append(one.problems[0].code if one.problems else one.example.document.name)
-            continue
-        if topic:
-            seen.add(topic)
-        yield from _one(one, paint, width)
+        if everything or topic not in seen:
+            yield from _one(one, paint, width)
+            seen |= {topic} if topic else set()
+        else:
+            left_out.append(one)
     if left_out:
-        names = ", ".join(dict.fromkeys(left_out))
-        told = f"and {len(left_out)} more ({names}): noisegate demo --all"
+        codes = ", ".join(sorted({problem.code for one in left_out for problem in one.problems}))
+        told = f"and {len(left_out)} more{f' ({codes})' if codes else ''}: noisegate demo --all"
         yield from (
             paint(line, "dim") for line in textwrap.wrap(told, width, initial_indent="  ", subsequent_indent="    ")
         )
@@ -113,25 +110,34 @@ def _title(title: str, number: int, style: str, paint: Paint) -> Iterator[str]:
 def _topic(one: Shown) -> str:
     """Return what an object shows that others show too; empty where it stands for itself."""
     folder = one.example.document.source.partition("/")[0]
-    if folder in ("bad", "warned"):
-        codes = [problem.code for problem in one.problems] or list(one.warnings)
-        return codes[0][:3] + ("+" if len(codes) > 1 else "") if codes else folder
-    return "" if one.problems or one.given else folder
+    kinds = {problem.code[:3] for problem in one.problems}
+    if len(kinds) > 2 or (folder == "kinds" and one.given):
+        return ""
+    return min(kinds, default=folder)
 
 
 def _one(one: Shown, paint: Paint, width: int) -> Iterator[str]:
     mark = paint(paint.good, "green", "bold") if one.allowed else paint(paint.bad, "red", "bold")
     yield f"{mark} {_name(one, paint)}"
     for problem in one.problems:
-        match = _HINT.fullmatch(problem.text)
-        text, hint = (match[1], match[2]) if match else (problem.text, "")
-        path = problem.path.removeprefix(_ANNOTATION)
+        text, hint = _parted(problem.text)
+        path = problem.path.removeprefix(_ANNOTATION) or problem.path
         yield from _wrapped(f"{problem.code} {path}: {text}", problem.code, paint, "red", width)
         if hint:
             yield f"      {paint(f'{paint.arrow} {shown(hint)}', 'cyan')}"
     yield from _additions(one.given, paint, width)
     for warning in one.warnings:
         yield from _wrapped(f"warning {warning}", "warning", paint, "yellow", width)
+
+
+def _parted(text: str) -> tuple[str, str]:
+    """Part what is wrong from the mend in brackets at its end."""
+    depth = 0
+    for index in range(len(text) - 1, 0, -1) if text.endswith(")") else ():
+        depth += {")": 1, "(": -1}.get(text[index], 0)
+        if not depth:
+            return text[:index].rstrip(), text[index + 1 : -1]
+    return text, ""
 
 
 def _additions(given: Sequence[str], paint: Paint, width: int) -> Iterator[str]:

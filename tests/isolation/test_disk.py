@@ -486,3 +486,11 @@ def one(volume: str = "v", **bounds: Bound) -> DiskRequest:
 def test_changes(old: DiskRequest | None, new: DiskRequest | None, expected: list[Change]) -> None:
     """On a running pod only the value of a limit may change."""
     assert disk.changed(old, new) == expected
+
+
+def test_too_many_volumes() -> None:
+    """An annotation that lists more volumes than any pod has is refused unread."""
+    found = Findings()
+
+    assert disk.read("{" + ",".join(f'"v{n}":{{}}' for n in range(257)) + "}", found) is None
+    assert [(problem.code, problem.message) for problem in found.problems] == [("NG108", "257 volumes are listed; allowed: 256")]

@@ -1,6 +1,6 @@
 """deploy/examples: every object comes out as the comment above it says, and every problem code has an example."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from itertools import takewhile
 from pathlib import Path
@@ -17,10 +17,11 @@ from noisegate.cli.offline import as_created
 from noisegate.isolation.problems import Code
 from noisegate.webhook import admit, manifestfiles
 from noisegate.webhook import review as reviews
-from noisegate.webhook import world as worlds
 from noisegate.webhook.admit import World
 from noisegate.webhook.manifests import Document
 from noisegate.webhook.settings import Settings
+from noisegate.webhook.world import World as Files
+from noisegate.webhook.world import shipped_rules
 
 ROOT: Final = Path(__file__).parents[2] / "deploy" / "examples"
 CONFIGURATION: Final = ("server.yaml", "classes.yaml", "mutations.yaml")
@@ -46,7 +47,9 @@ def _is_ours(document: Document) -> bool:
 def _world(settings_file: Path) -> World:
     """Return what a server decides with that is started with these settings."""
     settings = Settings.load(settings_file.read_bytes(), str(settings_file))
-    return worlds.start(settings, lambda: 0.0)[0].now()
+    files = Files(settings, lambda: 0.0)
+    files.load()
+    return files.now()
 
 
 def _world_of(file: Path) -> World:
@@ -63,11 +66,18 @@ def _ask(endpoint: str, body: bytes, world: World) -> dict[str, Any]:
     return response
 
 
-def _happened(file: Path, example: Example) -> Seen:
-    """Do with an object what the API server does when it is created or changed."""
+def _as_it_is(value: dict[str, Any]) -> dict[str, Any]:
+    return value
+
+
+def _happened(file: Path, example: Example, fill_in: Callable[[dict[str, Any]], dict[str, Any]] = _as_it_is) -> Seen:
+    """Do with an object what the API server does when it is created or changed.
+
+    `fill_in`: what the API server does to it before the first webhook and after each.
+    """
     world, document = _world_of(file), example.document
     namespace = document.namespace or "default"
-    value = as_created(document)
+    value = fill_in(as_created(document))
     if example.before is not None:
         body = review(value, old=as_created(example.before), operation="UPDATE", namespace=namespace)
         return expectations.seen(_ask("validate", body, world), value)
@@ -78,7 +88,7 @@ def _happened(file: Path, example: Example) -> Seen:
     mutated = expectations.seen(response, value)
     if not mutated.allowed:
         return mutated
-    value = jsonpatch.apply_patch(value, expectations.operations_of(response))
+    value = fill_in(jsonpatch.apply_patch(value, expectations.operations_of(response)))
     assert "patch" not in _ask("mutate", review(value, namespace=namespace), world)
     return mutated.then(expectations.seen(_ask("validate", review(value, namespace=namespace), world), value))
 
@@ -94,6 +104,72 @@ def test_comes_out_as_its_comment_says(file: Path, example: Example) -> None:
     else:
         assert example.document.kind in ("PersistentVolumeClaim", "StorageClass")
         assert example.expected == Expectation()
+
+
+TOKEN: Final = "kube-api-access-x"
+
+
+def _filled_in(pod: dict[str, Any]) -> dict[str, Any]:
+    """Return a pod with what admission plugins and defaulting put into it, as far as it is near to what is added."""
+    spec = pod["spec"]
+    containers = [*spec["containers"], *spec.get("initContainers", ())]
+    volumes = spec.setdefault("volumes", [])
+    if all(volume["name"] != TOKEN for volume in volumes):
+        pod["metadata"].pop("namespace", None)
+        spec.setdefault("serviceAccountName", "default")
+        spec.setdefault("securityContext", {})
+        lasting = {
+            "key": "node.kubernetes.io/not-ready",
+            "operator": "Exists",
+            "effect": "NoExecute",
+            "tolerationSeconds": 300,
+        }
+        spec.setdefault("tolerations", []).append(lasting)
+        volumes.append({"name": TOKEN, "projected": {"sources": [], "defaultMode": 420}})
+        for container in containers:
+            container.setdefault("resources", {})
+            mount = {"name": TOKEN, "readOnly": True, "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount"}
+            container.setdefault("volumeMounts", []).append(mount)
+    spec["serviceAccount"] = spec["serviceAccountName"]
+    for volume in volumes:
+        if "hostPath" in volume:
+            volume["hostPath"].setdefault("type", "")
+        if "downwardAPI" in volume:
+            volume["downwardAPI"].setdefault("defaultMode", 420)
+            for item in volume["downwardAPI"]["items"]:
+                if "fieldRef" in item:
+                    item["fieldRef"].setdefault("apiVersion", "v1")
+    return pod
+
+
+PODS: Final = [
+    pytest.param(*pair, id=f"{pair[0]}:{pair[1].document.line}-{pair[1].document.name}")
+    for pair in EXAMPLES
+    if pair[1].document.kind == "Pod" and pair[1].expected.sent == "create" and "NG090" not in pair[1].expected.codes
+]
+
+
+@pytest.mark.parametrize(("file", "example"), PODS)
+def test_what_the_api_server_fills_in_changes_nothing(file: Path, example: Example) -> None:
+    """A pod comes out alike when it carries what admission plugins and defaulting have put into it by then."""
+    assert expectations.compare(example.expected, _happened(file, example, _filled_in)) == []
+
+
+def test_rules_that_are_shown_as_shipped_are() -> None:
+    """The copies of shipped rules differ from them by what their comments say: namespaces, and which containers."""
+    shipped, copied = (
+        {rule["name"]: rule for path in paths for rule in yaml.safe_load(path.read_text())["rules"]}
+        for paths in (
+            [Path(shipped_rules())],
+            [ROOT / "older" / folder / "mutations.yaml" for folder in ("cmk-rule", "router")],
+        )
+    )
+    assert copied["cmk-isolate"]["perContainer"].pop("containers") == "asking"
+    for name in ("cmk-isolate", "sriov-dpdk"):
+        assert shipped[name]["when"].pop("namespaces") == []
+        assert copied[name]["when"].pop("namespaces") != []
+
+    assert copied == shipped
 
 
 def test_every_code_has_an_example() -> None:
