@@ -115,7 +115,8 @@ class Payload:
         if type(value) is dict:
             if value.keys() <= known:
                 return value
-            for key, item in islice(((key, item) for key, item in value.items() if key not in known), MOST_REPORTED):
+            unknown = ((key, item) for key, item in value.items() if key not in known)
+            for key, item in islice(unknown, max(1, MOST_REPORTED - len(self.found.problems))):
                 self._unknown_key(key, item, known, steps)
             return {key: item for key, item in value.items() if key in known}
         self.wrong_type(value, "an object", *steps)

@@ -95,7 +95,7 @@ class World:
             return admit.answer(endpoint, body, self.now())
         except Exception as error:  # noqa: BLE001  (the API server must get an answer with its uid, whatever happened)
             request, version = review.read(body)
-            log = {
+            log: dict[str, object] = {
                 "event": "failed",
                 "endpoint": endpoint,
                 "uid": request.uid,

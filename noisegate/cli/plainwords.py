@@ -18,8 +18,9 @@ LONGEST_VALUE: Final = 60
 
 
 def describe(operations: Sequence[Mapping[str, Any]], pod: Mapping[str, Any]) -> list[str]:
-    """Return one line for each thing that a patch gives a pod, sorted; what it changes ends in `(was ...)` or
-    `(replaced)`.
+    """Return one line for each thing that a patch gives a pod, sorted.
+
+    What takes the place of something that was there ends in `(was ...)`, or in a list in `(replaced)`.
 
     Args:
         operations: Of RFC 6902.

@@ -7,6 +7,7 @@ standard input ends, so that they never outlive whoever started them.
 import argparse
 import asyncio
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -77,7 +78,7 @@ async def _serve(served: Sequence[_Served], log: Log) -> int:
 
 
 def _read(stop: server.Stop) -> None:
-    if not sys.stdin.buffer.read1():
+    if not os.read(sys.stdin.fileno(), 4096):
         asyncio.get_running_loop().remove_reader(sys.stdin)
         stop.ask()
 

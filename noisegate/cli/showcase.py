@@ -8,11 +8,11 @@ from typing import Final, NamedTuple
 from noisegate.cli.expectations import Example
 from noisegate.cli.paint import Paint
 from noisegate.cli.text import counted
-from noisegate.isolation.problems import shown
 
 WIDEST: Final = 120
 """Columns; longer lines are hard to read."""
 
+_FOLDERS: Final = ("kinds", "enforced", "older", "bad", "warned", "cluster")
 _ANNOTATION: Final = "metadata.annotations"
 
 
@@ -63,6 +63,7 @@ def report(
         everything: Show every object, instead of naming those that are one of many.
     """
     width = min(width, WIDEST)
+    objects = sorted(objects, key=_rank)
     refused = [one for one in objects if not one.allowed]
     given = [one for one in objects if one.allowed and one.given]
     plain = [one for one in objects if one.allowed and not one.given]
@@ -107,6 +108,13 @@ def _title(title: str, number: int, style: str, paint: Paint) -> Iterator[str]:
     yield paint(f"{title} ({number})", style, "bold")
 
 
+def _rank(one: Shown) -> tuple[int, int]:
+    """Return what comes first: the most kinds of problems, then the folders that show most."""
+    folder = one.example.document.source.partition("/")[0]
+    kinds = {problem.code[:3] for problem in one.problems}
+    return -len(kinds), _FOLDERS.index(folder) if folder in _FOLDERS else 0
+
+
 def _topic(one: Shown) -> str:
     """Return what an object shows that others show too; empty where it stands for itself."""
     folder = one.example.document.source.partition("/")[0]
@@ -124,7 +132,8 @@ def _one(one: Shown, paint: Paint, width: int) -> Iterator[str]:
         path = problem.path.removeprefix(_ANNOTATION) or problem.path
         yield from _wrapped(f"{problem.code} {path}: {text}", problem.code, paint, "red", width)
         if hint:
-            yield f"      {paint(f'{paint.arrow} {shown(hint)}', 'cyan')}"
+            lines = textwrap.wrap(f"{paint.arrow} {hint}", width - 6, subsequent_indent="  ", break_long_words=False)
+            yield from (f"      {paint(line, 'cyan')}" for line in lines)
     yield from _additions(one.given, paint, width)
     for warning in one.warnings:
         yield from _wrapped(f"warning {warning}", "warning", paint, "yellow", width)

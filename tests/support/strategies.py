@@ -288,10 +288,15 @@ def _spoil(draw: st.DrawFn, value: Any) -> Any:
     return draw(json_values)
 
 
-def shuffled(value: Any, draw: st.DrawFn) -> Any:
+@st.composite
+def shuffles(draw: st.DrawFn, value: Any) -> Any:
     """Return a JSON value with the members of its objects in another order."""
+    return _shuffled(draw, value)
+
+
+def _shuffled(draw: st.DrawFn, value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: shuffled(value[key], draw) for key in draw(st.permutations(sorted(value)))}
+        return {key: _shuffled(draw, value[key]) for key in draw(st.permutations(sorted(value)))}
     if isinstance(value, list):
-        return [shuffled(item, draw) for item in value]
+        return [_shuffled(draw, item) for item in value]
     return value
