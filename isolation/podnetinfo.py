@@ -63,9 +63,11 @@ def podnetinfo(labels: bool, annotations: bool, spec: PodSpec, found: Findings) 
     items: dict[str, dict[str, Any]] = {}
     env: list[tuple[int, str]] = []
     mounts: list[int] = []
+    mounted = False
     for index, container in enumerate(spec.containers):
         for each in container.volume_mounts:
             if each.mount_path.rstrip("/") == MOUNT_PATH:
+                mounted = mounted or each.name == VOLUME
                 break
         else:
             mounts.append(index)
@@ -74,7 +76,7 @@ def podnetinfo(labels: bool, annotations: bool, spec: PodSpec, found: Findings) 
             items.update(of_container)
             if _lacks_name(container, index, found):
                 env.append((index, container.name))
-    if not mounts:
+    if not (mounts or (mounted and all(volume.get("name") != VOLUME for volume in spec.volumes))):
         return PodNetInfo(None, (), tuple(env))
     for position, volume in enumerate(spec.volumes):
         if volume.get("name") == VOLUME:

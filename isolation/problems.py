@@ -27,7 +27,7 @@ class Problem(NamedTuple):
     def __str__(self) -> str:
         """Write the problem as one line: code, path, message, hint."""
         hint = f" ({self.hint})" if self.hint else ""
-        return f"{self.code} {self.path}: {self.message}{hint}"
+        return f"{self.code} {self.path}: {self.message}{hint}" if self.path else f"{self.code} {self.message}{hint}"
 
     def under(self, prefix: str) -> "Problem":
         """Return the problem as seen from an object that holds this one under `prefix` (such as `spec.template.`)."""

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 from noisegate.isolation import keys
-from noisegate.isolation.catalogue import Catalogue
+from noisegate.isolation.catalogue import Catalogue, RdtClass
 from noisegate.isolation.problems import Code, Findings, in_annotation, nearest
 
 ROOT_CLASS: Final = "system/default"
@@ -157,21 +157,29 @@ def judge(request: RdtRequest, catalogue: Catalogue, found: Findings) -> None:
         return
     for choice in choices:
         name = choice.rdt_class
-        if name == ROOT_CLASS:
-            continue
         rdt_class = known.get(name)
-        path = in_annotation(choice.key)
-        if rdt_class is None:
-            meant = nearest(name, known)
-            listed = ", ".join(sorted(known)) or "none"
-            found.deny(
-                UNKNOWN_CLASS, path, name, f'unknown RDT class "{name}"; known classes: {listed}', f"write {meant}" if meant else ""
-            )
-            continue
         for_pod = choice is request.pod
-        if rdt_class.deny_pod_annotation if for_pod else rdt_class.deny_container_annotation:
+        if name == ROOT_CLASS if rdt_class is None else not _kept(rdt_class, for_pod=for_pod):
+            continue
+        allowed = sorted(other for other, each in known.items() if not _kept(each, for_pod=for_pod))
+        meant = nearest(name, allowed)
+        if rdt_class is None:
+            code, told = UNKNOWN_CLASS, f'unknown RDT class "{name}"'
+        else:
             setting = "denyPodAnnotation" if for_pod else "denyContainerAnnotation"
-            found.deny(CLASS_DENIED, path, name, f'RDT class "{name}" may not be chosen here: the class file sets kubernetes.{setting}')
+            code, told = CLASS_DENIED, f'RDT class "{name}" may not be chosen here, the class file sets kubernetes.{setting}'
+        found.deny(
+            code,
+            in_annotation(choice.key),
+            name,
+            f"{told}; allowed: {', '.join(allowed) or 'none'}",
+            f"write {meant}" if meant else "",
+        )
+
+
+def _kept(rdt_class: RdtClass, *, for_pod: bool) -> bool:
+    """Tell whether the class file keeps a class from annotations of this kind."""
+    return rdt_class.deny_pod_annotation if for_pod else rdt_class.deny_container_annotation
 
 
 def _well_named(choice: Choice, found: Findings) -> bool:

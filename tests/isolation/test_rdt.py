@@ -165,7 +165,7 @@ def test_unknown_class() -> None:
     rdt.judge(RdtRequest(Choice("gould", OWN, True), {}), KNOWN, found)
 
     assert found.problems == [
-        Problem("NG301", f"metadata.annotations[{OWN}]", "gould", 'unknown RDT class "gould"; known classes: gold, silver, vault', "write gold")
+        Problem("NG301", f"metadata.annotations[{OWN}]", "gould", 'unknown RDT class "gould"; allowed: gold, silver', "write gold")
     ]
 
 
@@ -182,7 +182,12 @@ def test_denied_class(request_: RdtRequest, setting: str, key: str) -> None:
     rdt.judge(request_, KNOWN, found)
 
     assert found.problems == [
-        Problem("NG304", f"metadata.annotations[{key}]", "vault", f'RDT class "vault" may not be chosen here: the class file sets kubernetes.{setting}')
+        Problem(
+            "NG304",
+            f"metadata.annotations[{key}]",
+            "vault",
+            f'RDT class "vault" may not be chosen here, the class file sets kubernetes.{setting}; allowed: gold, silver',
+        )
     ]
 
 

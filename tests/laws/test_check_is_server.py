@@ -98,9 +98,7 @@ def containers(draw: st.DrawFn, name: str) -> dict[str, Any]:
 @st.composite
 def pods(draw: st.DrawFn) -> dict[str, Any]:
     """Return a pod."""
-    pod = builders.pod(
-        containers=[draw(containers("app")), *draw(st.just([]) | st.tuples(containers("log")).map(list))]
-    )
+    pod = builders.pod(containers=[draw(containers("app")), *draw(st.lists(containers("log"), max_size=1))])
     given_annotations = draw(annotations())
     if given_annotations or draw(st.booleans()):
         pod["metadata"]["annotations"] = given_annotations or None

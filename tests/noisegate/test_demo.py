@@ -10,6 +10,7 @@ import sys
 import urllib.request
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -69,7 +70,7 @@ def test_every_object_is_told(temporary: Path, capfd: pytest.CaptureFixture[str]
     first, calls = lines.pop(0), next(line for line in lines if " calls " in line)
     assert first.startswith("✓ admission server on https://127.0.0.1:")
     assert calls.startswith("3 calls over mutual TLS: median ")
-    problem = next(line for line in lines if "NG101" in line)
+    problem = next(line for line in lines if "NG101 " in line)
     assert problem.startswith("    NG101 [blockio.kubernetes.io/resources].data.limits.rbps: block size ")
     assert "      → write 50Mi/4k" in lines
     assert [line for line in lines if line.startswith(("✓", "✗", "Refused", "Admitted"))] == [
@@ -130,21 +131,21 @@ def test_what_cannot_be_shown_is_told(
 def test_a_kept_server_answers_until_it_is_ended(temporary: Path, examples: Path, number: int) -> None:
     """With --keep the server goes on, the files named for curl are there, and a signal ends everything cleanly."""
     command = [sys.executable, "-m", "noisegate", "demo", "--keep", "--examples", str(examples)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT.parents[1]) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT.parents[1]) as process:  # noqa: S603  (this very program)
         assert process.stdout is not None
-        lines = []
+        lines: list[str] = []
         while not lines or not lines[-1].endswith("until Ctrl-C"):
             lines.append(process.stdout.readline().decode().rstrip("\n"))
         curl = " ".join(line.strip(" \\") for line in lines if "curl --cacert" in line or "--data" in line).split()
-        given = dict(zip(curl, curl[1:], strict=False))
+        given = dict(pairwise(curl))
         secured = ssl.create_default_context(cafile=given["--cacert"])
         secured.load_cert_chain(given["--cert"], given["--key"])
-        request = urllib.request.Request(
+        request = urllib.request.Request(  # noqa: S310  (the line that the demo printed)
             curl[-1],
             Path(given["--data"].removeprefix("@")).read_bytes(),
             {"Content-Type": "application/json", "Connection": "close"},
         )
-        with urllib.request.urlopen(request, context=secured) as answer:
+        with urllib.request.urlopen(request, context=secured) as answer:  # noqa: S310
             response = json.loads(answer.read())["response"]
         process.send_signal(number)
         _, err = process.communicate(timeout=30)
@@ -195,9 +196,9 @@ def test_a_server_that_is_gone_is_told(tmp_path: Path) -> None:
     """Where nobody listens, that is what is said."""
     gone = trial.Server(1, 1, ssl.create_default_context())
 
-    with pytest.raises(trial.TrialError, match="^the server cannot be reached: "):
+    with pytest.raises(trial.TrialError, match=r"^the server cannot be reached: "):
         gone.check_ready()
-    with pytest.raises(trial.TrialError, match="^no answer to /mutate: ConnectionRefusedError"):
+    with pytest.raises(trial.TrialError, match=r"^no answer to /mutate: ConnectionRefusedError"):
         gone.ask("mutate", b"{}")
 
 
@@ -208,7 +209,7 @@ def test_servers_end_with_whoever_started_them(tmp_path: Path) -> None:
         sys.executable, "-m", "noisegate.cli.servers", "--certs", str(tmp_path), "--client", demo.CLIENT, "--", "",
     ]  # fmt: skip
     reading, writing = os.pipe()
-    with subprocess.Popen(command, stdin=reading, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(command, stdin=reading, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:  # noqa: S603  (this very program)
         os.close(reading)
         assert process.stdout is not None
         where = json.loads(process.stdout.readline())

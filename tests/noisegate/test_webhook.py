@@ -68,7 +68,7 @@ def test_flags_win_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         ),
         pytest.param(
             ["--cert", "/c", "--key", "/k", "--port", "http"],
-            "command line: server.port: \"http\": a whole number is needed",
+            'command line: server.port: "http": a whole number is needed',
             id="no-number",
         ),
         pytest.param(["--config", "/none"], "/none: cannot be read: No such file or directory", id="no-file"),
@@ -91,5 +91,5 @@ def test_a_file_without_a_certificate_is_named(tmp_path: Path) -> None:
     path = tmp_path / "server.yaml"
     path.write_text("server: {}")
 
-    with pytest.raises(ConfigError, match="server.yaml: server.cert: no certificate is given"):
+    with pytest.raises(ConfigError, match=r"server\.yaml: server.cert: no certificate is given"):
         settings_of("--config", str(path))
