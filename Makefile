@@ -27,7 +27,7 @@ lint: $(READY)
 	$(BIN)/ruff check .
 
 types: $(READY)
-	$(BIN)/mypy noisegate tests bench
+	$(BIN)/mypy
 
 layers: $(READY)
 	$(BIN)/lint-imports

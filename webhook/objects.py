@@ -123,7 +123,7 @@ class CronJob(_Partial, frozen=True):
 T = TypeVar("T")
 
 
-class NotThatObject(ValueError):
+class NotThatObject(ValueError):  # noqa: N818  (it names what was found)
     """The bytes are not the object they should be; the text says which field has which type instead."""
 
 
@@ -138,7 +138,7 @@ def decode(decoder: "msgspec.json.Decoder[T]", raw: bytes | msgspec.Raw) -> T:
     except msgspec.ValidationError:
         # Kubernetes reads null as absent; the typed decoder does not, and only hand-made JSON holds any.
         try:
-            return msgspec.convert(_without_nulls(msgspec.json.decode(raw)), decoder.type)  
+            return msgspec.convert(_without_nulls(msgspec.json.decode(raw)), decoder.type)
         except (msgspec.MsgspecError, RecursionError) as error:
             raise NotThatObject(str(error)) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

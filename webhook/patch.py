@@ -73,7 +73,7 @@ class Patch:
 
     def extend(self, later: "Patch") -> None:
         """Take over the operations of a patch of what this one makes."""
-        self._operations += later._operations
+        self._operations += later._operations  # noqa: SLF001  (the same class)
 
     def apply(self, document: Any) -> None:
         """Do the operations to a document in place."""

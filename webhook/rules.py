@@ -16,7 +16,6 @@ from noisegate.isolation import keys, podnetinfo
 from noisegate.isolation.policy import Setting
 from noisegate.isolation.problems import nearest
 from noisegate.webhook import manifests, podfields
-from noisegate.webhook.manifests import ConfigError
 
 Conflict = Literal["keep", "replace", "deny"]
 

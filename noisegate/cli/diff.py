@@ -41,14 +41,25 @@ def _path(lines: list[str], index: int) -> str:
     """Return what stands above a line, from the indentation: `spec.containers[app]`."""
     path = ""
     indent = _indent(lines[index])
-    for line in reversed(lines[:index]):
-        outer = _indent(line)
+    for above in range(index - 1, -1, -1):
+        outer = _indent(lines[above])
         if outer < indent:
             indent = outer
-            key, _, value = line.strip().removeprefix("- ").partition(":")
-            step = f"[{value.strip()}]" if line.lstrip().startswith("- ") else key
+            line = lines[above].lstrip()
+            step = f"[{_name(lines, above)}]" if line.startswith("- ") else line.partition(":")[0]
             path = f"{step}.{path}" if path and not path.startswith("[") else f"{step}{path}"
     return path
+
+
+def _name(lines: list[str], index: int) -> str:
+    """Return the name of the list element that begins in a line, or else what it begins with."""
+    inside = _indent(lines[index]) + 2
+    for line in [f"{' ' * inside}{lines[index][inside:]}", *lines[index + 1 :]]:
+        if _indent(line) < inside:
+            break
+        if line.startswith("name: ", inside):
+            return line[inside + 6 :]
+    return lines[index][inside:].partition(": ")[2]
 
 
 def _indent(line: str) -> int:

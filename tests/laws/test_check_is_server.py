@@ -100,7 +100,7 @@ def pods(draw: st.DrawFn) -> dict[str, Any]:
     """Return a pod."""
     pod = builders.pod(containers=[draw(containers("app")), *draw(st.lists(containers("log"), max_size=1))])
     given_annotations = draw(annotations())
-    if given_annotations or draw(st.booleans()):
+    if draw(st.booleans()) or given_annotations:
         pod["metadata"]["annotations"] = given_annotations or None
     if draw(st.booleans()):
         pod["spec"]["volumes"] = [{"name": "data", draw(st.sampled_from(["emptyDir", "hostPath"])): {}}]

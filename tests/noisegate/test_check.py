@@ -123,6 +123,39 @@ def test_additions_are_a_diff(check: Check) -> None:
     ]
 
 
+def test_warnings_are_told(check: Check) -> None:
+    """What is doubtful is told like a problem, and counted, and does not refuse."""
+    code, out, _ = check("pod.yaml", pod=ATTACHED)
+
+    lines = out.splitlines()
+    assert code == 0
+    assert lines[1] == "    warning NG461 pod.yaml:6 metadata.annotations[k8s.v1.cni.cncf.io/networks]"
+    assert lines[-1] == "1 object checked, all admitted, 1 warning"
+
+
+def test_what_has_no_place_is_told(check: Check) -> None:
+    """A problem of the object as a whole has its line and no path."""
+    _, out, _ = check("pod.yaml", pod={**PLAIN, "spec": []})
+
+    assert out.splitlines()[1] == "    NG090 pod.yaml:1"
+
+
+def test_standard_input_is_read_once(check: Check) -> None:
+    """A second - names what was read already."""
+    _, out, _ = check("-", "-", "-o", "json", stdin=json.dumps(PLAIN))
+
+    assert len(results(out)) == 1
+
+
+def test_what_no_server_could_read_is_unreadable(check: Check) -> None:
+    """A review that the server would answer with 400 is an unreadable input, with its line."""
+    pod = {**PLAIN, "metadata": {"name": "a", "labels": {"a": "X"}}}
+    code, out, err = check("-", stdin=json.dumps(pod).replace("X", "\\ud800"))
+
+    assert (code, out) == (2, "")
+    assert err.startswith("noisegate check: <stdin>:1")
+
+
 def test_json_is_exactly_the_contract_s(check: Check) -> None:
     """Every key of the JSON form is there, and no other."""
     code, out, _ = check("-", "-o", "json", stdin=json.dumps(BAD) + "\n" + json.dumps(CORES))

@@ -60,6 +60,22 @@ def test_changes_stand_under_their_path(after: dict[str, Any], expected: list[Hu
     assert list(hunks(POD, after)) == expected
 
 
+@pytest.mark.parametrize(
+    ("element", "path"),
+    [
+        pytest.param({"image": "i", "name": "app"}, "spec[app].resources", id="name-later"),
+        pytest.param({"image": "i"}, "spec[i].resources", id="no-name"),
+        pytest.param({"image": "i", "env": {"name": "inner"}}, "spec[i].resources", id="name-deeper"),
+    ],
+)
+def test_elements_are_named(element: dict[str, Any], path: str) -> None:
+    """An element of a list is called by its name wherever that stands, else by its first value."""
+    before = {"spec": [{**element, "resources": {"a": 1}}, {"name": "other"}]}
+    after = {"spec": [{**element, "resources": {"a": 1, "b": 2}}, {"name": "other"}]}
+
+    assert [hunk.path for hunk in hunks(before, after)] == [path]
+
+
 def test_yaml_is_as_people_write_it() -> None:
     """Keys keep their order, lists are indented, long lines are not broken, several lines are a block, nothing is an alias."""
     shared = {"x": 1}

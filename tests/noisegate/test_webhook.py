@@ -1,11 +1,20 @@
-"""`noisegate webhook`: settings from file and flags, and a start that fails with one clear text."""
+"""`noisegate webhook`: settings from file and flags, a server that serves, a start that fails with one clear text."""
 
+import json
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
+import builders
 import pytest
 
 from noisegate.__main__ import main, parser
-from noisegate.cli import webhook
+from noisegate.certs.store import provide
+from noisegate.cli import trial, webhook
 from noisegate.webhook.faults import ConfigError
 from noisegate.webhook.settings import Server
 
@@ -93,3 +102,55 @@ def test_a_file_without_a_certificate_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigError, match=r"server\.yaml: server.cert: no certificate is given"):
         settings_of("--config", str(path))
+
+
+@pytest.fixture(name="certs")
+def _certs(tmp_path: Path) -> Path:
+    """Return a directory of certificates for this machine."""
+    provide(tmp_path / "certs", datetime.now(UTC), [trial.HOST], "kube-apiserver")
+    return tmp_path / "certs"
+
+
+def test_it_serves_until_it_is_asked_to_end(certs: Path) -> None:
+    """The process serves over mutual TLS with the settings of its flags, and ends in good order on SIGTERM."""
+    command = [
+        sys.executable, "-m", "noisegate", "webhook", "--binding-address", trial.HOST, "--health-address", trial.HOST,
+        "--port", "0", "--health-port", "0", "--shutdown-delay", "0", "--log-format", "json",
+        "--cert", str(certs / "tls.crt"), "--key", str(certs / "tls.key"), "--client-ca", str(certs / "ca.crt"),
+    ]  # fmt: skip
+    secured = ssl.create_default_context(cafile=str(certs / "ca.crt"))
+    secured.load_cert_chain(certs / "client.crt", certs / "client.key")
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:  # noqa: S603  (this very program)
+        assert process.stderr is not None
+        serving = json.loads(process.stderr.readline())
+        server = trial.Server(serving["port"], serving["health_port"], secured)
+        server.check_ready()
+        response = server.ask(
+            "mutate", builders.review(builders.pod(containers=[builders.container(resources=builders.cores(1))]))
+        )
+        server.close()
+        process.send_signal(signal.SIGTERM)
+        _, rest = process.communicate(timeout=30)
+
+    assert (serving["event"], response["uid"], response["patchType"]) == ("serving", builders.UID, "JSONPatch")
+    assert [json.loads(line)["event"] for line in rest.splitlines()] == ["draining", "ended"]
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize("what", ["port", "certificate"])
+def test_what_the_server_cannot_use_is_told(certs: Path, what: str) -> None:
+    """A port that is taken and a key that does not fit are one clear line each, with exit code 2."""
+    with socket.create_server((trial.HOST, 0)) as taken:
+        port = taken.getsockname()[1]
+        key = "client.key" if what == "certificate" else "tls.key"
+        command = [
+            sys.executable, "-m", "noisegate", "webhook", "--binding-address", trial.HOST, "--port", str(port),
+            "--health-port", "0", "--cert", str(certs / "tls.crt"), "--key", str(certs / key),
+        ]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, check=False, timeout=30)  # noqa: S603
+
+    (line,) = done.stderr.decode().splitlines()
+    told = f"cannot listen on {trial.HOST} port {port}: " if what == "port" else str(certs / "client.key")
+    assert done.returncode == 2
+    assert line.startswith("noisegate webhook: ")
+    assert told in line
