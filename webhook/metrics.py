@@ -10,7 +10,16 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest, values
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+    values,
+)
 from prometheus_client.multiprocess import MultiProcessCollector
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -79,6 +88,8 @@ class Metrics:
     ) -> None:
         self._folder = folder
         self.registry = CollectorRegistry()
+        # The `_created` series double the page and are read by nobody who reads this format.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         if folder:
             # The library chooses between memory and files when it is imported; here it is chosen per server.
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder

@@ -84,13 +84,14 @@ def _run(args: argparse.Namespace) -> int:
 
     from noisegate.certs.store import provide  # noqa: PLC0415
     from noisegate.cli import showcase, trial  # noqa: PLC0415
+    from noisegate.webhook import manifestfiles  # noqa: PLC0415
 
     root = args.examples or Path(__file__).parents[1] / "examples"
     paint = Paint.of(args.color, sys.stdout, os.environ)
     with tempfile.TemporaryDirectory(prefix="noisegate-demo-") as folder:
         certs = Path(folder)
         provide(certs, args.clock(), [trial.HOST], CLIENT)
-        files = sorted({_settings_of(path, root) for path in [root / "x", *root.rglob("*.yaml")]})
+        files = sorted({_settings_of(path, root) for path in [root / "x", *manifestfiles.find([str(root)])]})
         with trial.Servers(certs, CLIENT, files) as servers:
             examples = list(examples_of(root))
             reached = servers.reach()
@@ -189,7 +190,8 @@ def _keep(server: "Server", certs: Path, root: Path, examples: "Sequence[Example
     print(f"  curl http://{trial.HOST}:{server.health_port}/readyz")
     print(f"  curl http://{trial.HOST}:{server.health_port}/metrics")
     print()
-    print(f"serving with the settings of {root / 'server.yaml'} until Ctrl-C", flush=True)
+    settings = _settings_of(root / "x", root)
+    print(f"serving with {f'the settings of {settings}' if settings else 'all defaults'} until Ctrl-C", flush=True)
     with contextlib.suppress(KeyboardInterrupt):
         signal.pause()
 
