@@ -138,7 +138,7 @@ def decode(decoder: "msgspec.json.Decoder[T]", raw: bytes | msgspec.Raw) -> T:
     except msgspec.ValidationError:
         # Kubernetes reads null as absent; the typed decoder does not, and only hand-made JSON holds any.
         try:
-            return msgspec.convert(_without_nulls(msgspec.json.decode(raw)), decoder.type)
+            return decoder.decode(msgspec.json.encode(_without_nulls(msgspec.json.decode(raw))))
         except (msgspec.MsgspecError, RecursionError) as error:
             raise NotThatObject(str(error)) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -241,7 +241,8 @@ def without(after: Json, before: Json, operation: Json) -> Json:
         else:
             earlier = earlier.get(step) if earlier else None
     if last == "-":
-        parent.remove(next(each for each in parent if covers(each, operation["value"])))
+        added = operation["value"]
+        parent.remove(added if added in parent else next(each for each in parent if covers(each, added)))
     elif isinstance(parent, list):
         parent[int(last)] = earlier[int(last)]
     elif earlier and last in earlier:

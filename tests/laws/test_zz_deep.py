@@ -15,7 +15,7 @@ from noisegate.isolation.policy import Policy
 from noisegate.webhook import admit, rules
 from noisegate.webhook.admit import ENDPOINTS, World
 
-quick = settings(deadline=None, max_examples=1500)
+quick = settings(deadline=None, max_examples=2500)
 thorough = settings(deadline=None, max_examples=2500)
 
 Json = dict[str, Any]
@@ -241,7 +241,8 @@ def without(after: Json, before: Json, operation: Json) -> Json:
         else:
             earlier = earlier.get(step) if earlier else None
     if last == "-":
-        parent.remove(next(each for each in parent if covers(each, operation["value"])))
+        added = operation["value"]
+        parent.remove(added if added in parent else next(each for each in parent if covers(each, added)))
     elif isinstance(parent, list):
         parent[int(last)] = earlier[int(last)]
     elif earlier and last in earlier:

@@ -1,5 +1,6 @@
 """`noisegate demo`: a real server in a child process, called over mutual TLS."""
 
+import http.server
 import json
 import os
 import shutil
@@ -7,6 +8,7 @@ import signal
 import ssl
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -200,6 +202,25 @@ def test_a_server_that_is_gone_is_told(tmp_path: Path) -> None:
         gone.check_ready()
     with pytest.raises(trial.TrialError, match=r"^no answer to /mutate: ConnectionRefusedError"):
         gone.ask("mutate", b"{}")
+
+
+def test_a_server_that_is_not_ready_is_told() -> None:
+    """What /readyz says is passed on."""
+
+    class Draining(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            """Say what a server says that is about to go."""
+            self.send_error(503, "draining")
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing on stderr."""
+
+    with http.server.HTTPServer((trial.HOST, 0), Draining) as health:
+        thread = threading.Thread(target=health.handle_request)
+        thread.start()
+        with pytest.raises(trial.TrialError, match=r"(?s)^the server is not ready: .*draining"):
+            trial.Server(1, health.server_port, ssl.create_default_context()).check_ready()
+        thread.join()
 
 
 def test_servers_end_with_whoever_started_them(tmp_path: Path) -> None:

@@ -74,6 +74,7 @@ def test_elements_are_named(element: dict[str, Any], path: str) -> None:
     after = {"spec": [{**element, "resources": {"a": 1, "b": 2}}, {"name": "other"}]}
 
     assert [hunk.path for hunk in hunks(before, after)] == [path]
+    assert [hunk.path for hunk in hunks({"spec": before["spec"][:1]}, {"spec": after["spec"][:1]})] == [path]
 
 
 def test_yaml_is_as_people_write_it() -> None:

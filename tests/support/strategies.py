@@ -188,7 +188,10 @@ def pods(draw: st.DrawFn) -> dict[str, Any]:
     given = draw(labels)
     if given:
         metadata["labels"] = given
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": draw(specs)}
+    pod: dict[str, Any] = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": draw(specs)}
+    # Strategies hand out the same dict twice; what jsonpatch does to the one would happen to the other.
+    fresh: dict[str, Any] = json.loads(json.dumps(pod))
+    return fresh
 
 
 conditions = _some(
