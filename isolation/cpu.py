@@ -102,7 +102,11 @@ def read_mutate(annotations: Mapping[str, str], found: Findings) -> bool | None:
             in_annotation(keys.CPU_MUTATE),
             value,
             f'"{value}" is neither true nor false; allowed: "true", "True", "1", "false", "False", "0"',
-            'write "true"' if value.lower() in ("true", "yes", "on") else 'write "false"' if value.lower() in ("false", "no", "off") else "",
+            'write "true"'
+            if value.lower() in ("true", "yes", "on")
+            else 'write "false"'
+            if value.lower() in ("false", "no", "off")
+            else "",
         )
     return False if value in _FALSE else None
 
@@ -170,7 +174,12 @@ def _read_one(container: Container, init: bool, index: int, resource: str, found
             env = True
             path = f"{_place(init, index)}.env[{place}].value"
             if variable.value is None and variable.value_from is not None:
-                found.warn(ENV_FROM_ELSEWHERE, path, "", f"{keys.CPU_ENV} comes from a valueFrom and is kept; the container asks for {number}")
+                found.warn(
+                    ENV_FROM_ELSEWHERE,
+                    path,
+                    "",
+                    f"{keys.CPU_ENV} comes from a valueFrom and is kept; the container asks for {number}",
+                )
             elif variable.value != str(number):
                 found.deny(
                     ENV_DIFFERS,

@@ -73,7 +73,11 @@ _PREFIXES = (OWN_PREFIX, RDT_RUNTIME_CONTAINER, REQUIRED_PLUGINS, TOLERATE_MISSI
 
 def is_unknown(annotation: str) -> bool:
     """Tell whether an annotation key is under our prefix and means nothing."""
-    return annotation.startswith(OWN_PREFIX) and annotation not in OWN_ANNOTATIONS and not annotation.startswith(RDT_OWN_CONTAINER)
+    return (
+        annotation.startswith(OWN_PREFIX)
+        and annotation not in OWN_ANNOTATIONS
+        and not annotation.startswith(RDT_OWN_CONTAINER)
+    )
 
 
 def is_ours(annotation: str) -> bool:

@@ -18,7 +18,9 @@ ROOT_CLASS: Final = "system/default"
 
 # A class becomes a directory under /sys/fs/resctrl, beside the kernel's own entries (Documentation/filesystems/resctrl.rst).
 _NAME: Final = re.compile(r"(?!\.{1,2}$)[^\s/\x00-\x1f]{1,255}")
-_KERNEL_ENTRIES: Final = frozenset({"info", "mon_groups", "mon_data", "schemata", "tasks", "cpus", "cpus_list", "mode", "size"})
+_KERNEL_ENTRIES: Final = frozenset(
+    {"info", "mon_groups", "mon_data", "schemata", "tasks", "cpus", "cpus_list", "mode", "size"}
+)
 
 UNKNOWN_CLASS: Final = Code(
     "NG301",
@@ -167,7 +169,10 @@ def judge(request: RdtRequest, catalogue: Catalogue, found: Findings) -> None:
             code, told = UNKNOWN_CLASS, f'unknown RDT class "{name}"'
         else:
             setting = "denyPodAnnotation" if for_pod else "denyContainerAnnotation"
-            code, told = CLASS_DENIED, f'RDT class "{name}" may not be chosen here, the class file sets kubernetes.{setting}'
+            code, told = (
+                CLASS_DENIED,
+                f'RDT class "{name}" may not be chosen here, the class file sets kubernetes.{setting}',
+            )
         found.deny(
             code,
             in_annotation(choice.key),

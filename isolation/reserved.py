@@ -48,7 +48,9 @@ def check_known(annotations: Mapping[str, str], found: Findings) -> None:
             )
 
 
-def check_enforced(annotations: Mapping[str, str], node_selector: Mapping[str, str], kinds: tuple[str, ...], found: Findings) -> None:
+def check_enforced(
+    annotations: Mapping[str, str], node_selector: Mapping[str, str], kinds: tuple[str, ...], found: Findings
+) -> None:
     """Refuse what a pod that must be enforced may not say. `kinds`: what of `disk`, `network`, `rdt` it asks for."""
     for key in sorted(annotations):
         if key == keys.REQUIRED_PLUGINS and annotations[key] == REQUIRED_VALUE:

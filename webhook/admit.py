@@ -77,11 +77,15 @@ def judge(request: Request, endpoint: str, world: World) -> Outcome:
         world: What the decision depends on.
     """
     judge_kind = _JUDGES.get((request.kind.group, request.kind.kind))
-    if judge_kind is None or request.sub_resource or any(fnmatchcase(request.namespace, glob) for glob in world.excluded):
+    if (
+        judge_kind is None
+        or request.sub_resource
+        or any(fnmatchcase(request.namespace, glob) for glob in world.excluded)
+    ):
         return Outcome([], [])
     try:
         return judge_kind(request, world, endpoint.endswith("mutate"), endpoint.startswith("warn/"))
-    except objects.NotThatObject as error:
+    except (objects.NotThatObject, RecursionError) as error:
         return Outcome([Problem(NOT_READABLE.id, "", "", f"this is no {request.kind.kind}: {error}")], [])
 
 
@@ -120,11 +124,15 @@ def _judge_new_pod(request: Request, world: World, mutating: bool, warn: bool) -
     pod = decode_pod(request.object)
     if keys.MIRROR in pod.metadata.annotations:
         return Outcome([], [])
-    outcome = mutate.consider(pod, request.object, request.namespace, world.policy, world.rules, world.catalogue, warn=warn)
+    outcome = mutate.consider(
+        pod, request.object, request.namespace, world.policy, world.rules, world.catalogue, warn=warn
+    )
     if mutating or not (outcome.patch or outcome.problems):
         return outcome
     if world.previous is not None:
-        before = mutate.consider(pod, request.object, request.namespace, world.policy, world.previous, world.catalogue, warn=warn)
+        before = mutate.consider(
+            pod, request.object, request.namespace, world.policy, world.previous, world.catalogue, warn=warn
+        )
         if not (before.patch or before.problems):
             return before
     missing = [_missing(operation) for operation in outcome.patch.operations()] if outcome.patch else []

@@ -9,10 +9,12 @@ from aiohttp import ClientError, StreamReader, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import HttpVersion11, RawRequestMessage
 
-from noisegate.webhook.edge import CLOSING_SECONDS, Edge, Peer, Prefetch, logger
+from noisegate.webhook.edge import Edge, Peer, Prefetch, logger
 from noisegate.webhook.metrics import Endpoint
 from noisegate.webhook.reply import JSON, Reply, refusal, response
 
+LINGER_SECONDS: Final = 1.0
+"""For a client to stop sending a body that was refused; closing at once could cost it the answer."""
 SMALL_BODY: Final = 64 << 10
 """Bytes of a body for which no room among the large ones is needed."""
 
@@ -82,7 +84,7 @@ class Server(web.Server):
             peer,
             loop=self._running,
             keepalive_timeout=2 * self.edge.config.idle_seconds,
-            lingering_time=CLOSING_SECONDS,
+            lingering_time=LINGER_SECONDS,
             access_log=None,
             auto_decompress=False,
             logger=logger,
@@ -94,7 +96,7 @@ class Server(web.Server):
         try:
             return await self._answer(request, connection.peer)
         except _RefusedError as error:
-            self.edge.refuse(connection.peer, error.reason, error.status, error.sentence, request.path)
+            self.edge.refuse(connection.peer, error.reason, error.status, error.sentence, request.raw_path)
             unread = not request.content.is_eof()
             return refusal(error.status, error.sentence, close=error.close or unread, **error.headers)
         finally:
@@ -130,7 +132,7 @@ class Server(web.Server):
     def _admitted(self, request: web.BaseRequest, peer: Peer) -> Endpoint:
         if peer.refused:
             raise _RefusedError("client-name", 403, peer.refused, close=True)
-        endpoint = self.edge.endpoints.get(request.path)
+        endpoint = self.edge.endpoints.get(request.rel_url.raw_path)
         if endpoint is None:
             raise _RefusedError("path", 404, f"nothing is here; allowed: {', '.join(self.edge.endpoints)}")
         if request.method != "POST":
@@ -165,7 +167,7 @@ class Server(web.Server):
                 body += chunk
                 if len(body) > edge.config.max_body_bytes:
                     raise self._too_large()
-                if len(body) > room:
+                while len(body) > room:
                     # Room is taken as the body comes, not as its head announces it: announcing costs nothing.
                     if not edge.bytes.take(peer.client, room):
                         raise _RefusedError(

@@ -171,11 +171,16 @@ class Edge:
     def sweep(self) -> None:
         """End what has lasted too long, and bring the clock of the answers up to date. Called every second or so."""
         self.heads.date(time.time())
-        self.metrics.in_flight.set(self.calls.taken)
-        self.metrics.connections.set(len(self.peers))
+        self.gauge()
         now = self._clock()
         for peer in [peer for peer in self.peers if peer.deadline <= now]:
             self._end(peer)
+
+    def gauge(self) -> None:
+        """Bring the gauges up to date."""
+        self.metrics.in_flight.set(self.calls.taken)
+        self.metrics.buffered.set(self.bytes.taken)
+        self.metrics.connections.set(len(self.peers))
 
     def end_idle(self, quiet: float) -> None:
         """Close the connections that have waited for a call for a time, in seconds."""

@@ -64,6 +64,8 @@ class Express(asyncio.Protocol):
         self._missing = 0
         self._parts: list[bytes] = []
         self._began = 0.0
+        self._paused = False
+        self._kept = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take up the connection."""
@@ -74,7 +76,12 @@ class Express(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take bytes, and answer the calls they complete."""
+        if self._kept:
+            data, self._kept = self._kept + data, b""
         while data:
+            if self._paused:
+                self._kept = data
+                return
             if self._call is not None:
                 data = self._more(data)
                 continue
@@ -104,13 +111,16 @@ class Express(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """Take no more calls from a client that does not take its answers."""
+        self._paused = True
         self._edge.await_(self._peer, "reader")
         self._transport.pause_reading()
 
     def resume_writing(self) -> None:
         """Go on."""
+        self._paused = False
         self._edge.rest(self._peer)
         self._transport.resume_reading()
+        self.data_received(b"")
 
     def _more(self, data: bytes) -> bytes:
         """Take more of a body; return what comes after it."""

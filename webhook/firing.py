@@ -75,7 +75,7 @@ def fire(
             if index in fired or not _holds(rule, annotations, labels, namespace, resources, mutate, opt_out):
                 continue
             fired.add(index)
-            again = True
+            again = again or rule.wakes
             for leaf in rule.annotations:
                 if _adds(leaf.identity, annotations):
                     if annotations is pod.metadata.annotations:

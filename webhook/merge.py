@@ -79,7 +79,9 @@ class Merge:
         self.pod_scope = Scope("", None)
         spec = pod.spec
         self.containers = [Scope(f"/spec/containers/{place}", each) for place, each in enumerate(spec.containers)]
-        self.init_containers = [Scope(f"/spec/initContainers/{place}", each) for place, each in enumerate(spec.init_containers)]
+        self.init_containers = [
+            Scope(f"/spec/initContainers/{place}", each) for place, each in enumerate(spec.init_containers)
+        ]
 
     def put(self, scope: Scope, leaf: Leaf) -> None:
         """Add a leaf that is known to be absent; the first of several equal identities wins."""
@@ -232,7 +234,12 @@ class Merge:
                 "leave it out of the pod",
             )
         elif not quiet:
-            self._found.warn(KEPT, readable(where), existing, f'rule "{rule.name}" sets {leaf.identity} otherwise; the pod\'s own is kept')
+            self._found.warn(
+                KEPT,
+                readable(where),
+                existing,
+                f'rule "{rule.name}" sets {leaf.identity} otherwise; the pod\'s own is kept',
+            )
 
     def _replace(self, scope: Scope, where: str, leaf: Leaf) -> None:
         self._settled[(scope.pointer, leaf.path, leaf.identity)] = leaf.value
@@ -297,10 +304,7 @@ class Merge:
 
     def _at(self, place: str) -> Any:
         if self._whole is None:
-            try:
-                self._whole = msgspec.json.decode(self._raw)
-            except (msgspec.DecodeError, RecursionError) as error:
-                raise NotThatObject(str(error)) from error
+            self._whole = msgspec.json.decode(self._raw)
         value = self._whole
         for step in (self._root + place).split("/")[1:]:
             value = value[int(step)] if isinstance(value, list) else self._step(value, step, place)
@@ -347,20 +351,22 @@ _CONTAINER_FIELDS: Final = {("env",): "env", ("volumeMounts",): "volume_mounts",
 def find(leaf: Leaf, existing: Sequence[Any]) -> int | None:
     """Return the position of the element that is the leaf's own, by its merge key or, without one, by its whole value."""
     field, identity = leaf.path[-1], leaf.identity
-    for place, element in enumerate(existing):
-        if field == "env":
-            match = element.name == identity
-        elif field == "volumeMounts":
-            match = element.mount_path.rstrip("/") == identity.rstrip("/")
-        elif field == "volumeDevices":
-            match = element.device_path == identity
-        elif field in podfields.MERGE_KEYS:
-            match = identity_of(field, element) == identity
-        else:
-            match = podfields.same(leaf.value, element)
-        if match:
-            return place
-    return None
+    if field == "env":
+        places = (place for place, variable in enumerate(existing) if variable.name == identity)
+    elif field == "volumeMounts":
+        path = identity.rstrip("/")
+        places = (place for place, mount in enumerate(existing) if mount.mount_path.rstrip("/") == path)
+    elif field == "volumeDevices":
+        places = (place for place, device in enumerate(existing) if device.device_path == identity)
+    elif podfields.MERGE_KEYS.get(field) == ("name",):
+        places = (
+            place for place, each in enumerate(existing) if isinstance(each, Mapping) and each.get("name") == identity
+        )
+    elif field in podfields.MERGE_KEYS:
+        places = (place for place, each in enumerate(existing) if identity_of(field, each) == identity)
+    else:
+        places = (place for place, each in enumerate(existing) if podfields.same(leaf.value, each))
+    return next(places, None)
 
 
 def readable(place: str) -> str:

@@ -111,6 +111,7 @@ class Metrics:
         self.in_flight = self._gauge(
             "requests_in_flight", "Calls that wait for their body or for a look-up.", "livesum"
         )
+        self.buffered = self._gauge("buffered_bytes", "Memory set aside for large bodies on their way.", "livesum")
         self.connections = self._gauge("connections", "Open connections.", "livesum")
         self.refused = self._labelled(
             self._counter("refused_requests", "Calls and connections refused before the decision.", "reason"), REASONS
@@ -132,7 +133,7 @@ class Metrics:
                 self._reloads.labels(what, result)
             self._stale.labels(what).set(0)
         self.certificate_expiry = self._gauge(
-            "certificate_expiry_timestamp_seconds", "End of the serving certificate's validity.", "min"
+            "certificate_expiry_timestamp_seconds", "End of the serving certificate's validity.", "mostrecent"
         )
         self.draining = self._gauge("draining", "1 from the first signal on.", "livemax")
         self.restarts = self._counter("worker_restarts", "Worker processes started again after they died.")

@@ -121,7 +121,9 @@ class _View(NamedTuple):
 _pod_decoder: Final = msgspec.json.Decoder(Pod)
 
 
-def _settle(outcome: Outcome, raw: bytes | msgspec.Raw, template: str, view: _View, injected: Mapping[str, str]) -> Outcome:
+def _settle(
+    outcome: Outcome, raw: bytes | msgspec.Raw, template: str, view: _View, injected: Mapping[str, str]
+) -> Outcome:
     """Look at the pod again as it is with the patch, for as long as that makes it need more.
 
     A rule may make containers ask for devices, add an init container, or mount the volume that an annotation names:
@@ -142,7 +144,13 @@ def _settle(outcome: Outcome, raw: bytes | msgspec.Raw, template: str, view: _Vi
         injected = {**fired.injected, **injected}
     else:
         names = ", ".join(rule.name for rule in fired.rules)
-        unsettled = Problem(UNSETTLED.id, "", "", f"the rules {names} of mutations.yaml undo each other's work on this pod", "mend mutations.yaml")
+        unsettled = Problem(
+            UNSETTLED.id,
+            "",
+            "",
+            f"the rules {names} of mutations.yaml undo each other's work on this pod",
+            "mend mutations.yaml",
+        )
         return Outcome([*outcome.problems, unsettled], outcome.warnings)
     return Outcome(outcome.problems, sorted({*topped_up, *outcome.warnings}), patch)
 
@@ -218,10 +226,12 @@ def _look(
 
 def _reaches(rules: Iterable[Rule], asked: Asked, attachments: Attachments | None) -> bool:
     """Tell whether a pod may ask for more, or for something else, once these rules have worked on it."""
+    limited = () if asked.disk is None else [entry.volume for entry in asked.disk.volumes]
     for rule in rules:
         if (
             rule.reaches
-            or (rule.mounts and asked.disk is not None)
+            or not rule.mounts.isdisjoint(limited)
+            or (limited and rule.mounts and rule.on_conflict == "replace")
             or (attachments is not None and (rule.selects or rule.containers == "asking"))
         ):
             return True
@@ -288,7 +298,11 @@ def _judge_rules(fired: Fired, rules: Rules, pod: Pod, namespace: str, found: Fi
             meant = nearest(profile, profiles)
             listed = ", ".join(sorted(profiles)) or "none"
             found.deny(
-                UNKNOWN_PROFILE, path, profile, f'there is no profile "{profile}"; known profiles: {listed}', f"write {meant}" if meant else ""
+                UNKNOWN_PROFILE,
+                path,
+                profile,
+                f'there is no profile "{profile}"; known profiles: {listed}',
+                f"write {meant}" if meant else "",
             )
         elif not any(rule.when.in_namespace(namespace) for rule in offers):
             allowed = ", ".join(sorted({glob for rule in offers for glob in rule.when.namespaces or ()})) or "none yet"
@@ -333,7 +347,9 @@ def not_guaranteed(pod: Pod) -> list[tuple[str, str, str]]:
             if limit is None:
                 lacking.append((f"{path}.limits", name, f"has no {resource} limit"))
             elif str(request) != str(limit) and not _equal(request, limit):
-                lacking.append((f"{path}.requests", name, f"requests {request} of {resource} but is limited to {limit}"))
+                lacking.append(
+                    (f"{path}.requests", name, f"requests {request} of {resource} but is limited to {limit}")
+                )
     return lacking
 
 
@@ -350,9 +366,13 @@ def _add_devices(merge: Merge, attachments: Attachments, fired: Fired, view: _Vi
     """Add the devices of the pod's attachments, their nodes, and /etc/podnetinfo; nothing where one of them is wrong."""
     spec = merge.pod.spec
     before = len(found.problems)
-    grants = devices.missing(attachments, spec, devices.target(fired.annotations, spec, found), view.policy.sriov, found)
+    grants = devices.missing(
+        attachments, spec, devices.target(fired.annotations, spec, found), view.policy.sriov, found
+    )
     labels = sriov.node_labels(attachments, spec, found)
-    info = podnetinfo.podnetinfo(bool(fired.labels), bool(fired.annotations), spec, found) if attachments.units else None
+    info = (
+        podnetinfo.podnetinfo(bool(fired.labels), bool(fired.annotations), spec, found) if attachments.units else None
+    )
     if len(found.problems) > before:
         return
     for label, value in labels.items():
@@ -364,7 +384,9 @@ def _add_devices(merge: Merge, attachments: Attachments, fired: Fired, view: _Vi
     if info is None:
         return
     for position in info.mounts:
-        merge.put(merge.containers[position], Leaf(("volumeMounts",), podnetinfo.MOUNT_PATH, podnetinfo.mount(), element=True))
+        merge.put(
+            merge.containers[position], Leaf(("volumeMounts",), podnetinfo.MOUNT_PATH, podnetinfo.mount(), element=True)
+        )
     for position, name in info.env:
         variable = {"name": podnetinfo.ENV, "value": name}
         merge.put(merge.containers[position], Leaf(("env",), podnetinfo.ENV, variable, element=True))
@@ -384,7 +406,9 @@ def _add_cores(merge: Merge, cores: Cores) -> None:
 _ANNOTATIONS: Final = ("metadata", "annotations")
 
 
-def _add_annotations(merge: Merge, asked: Asked, fired: Fired, working: Iterable[Rule], policy: Policy, bad: set[Kind]) -> None:
+def _add_annotations(
+    merge: Merge, asked: Asked, fired: Fired, working: Iterable[Rule], policy: Policy, bad: set[Kind]
+) -> None:
     """Add what rules say in annotations, and what the node enforcer needs."""
     present = merge.pod.metadata.annotations
     names = {rule.name for rule in working} if fired.injected else ()
@@ -416,7 +440,11 @@ def _add_rule(merge: Merge, rule: Rule) -> None:
             merge.want(merge.pod_scope, leaf, rule)
     if not rule.per_container:
         return
-    scopes = [scope for scope in (*merge.containers, *merge.init_containers) if scope.container and _gets(rule, scope.container)]
+    scopes = [
+        scope
+        for scope in (*merge.containers, *merge.init_containers)
+        if scope.container and _gets(rule, scope.container)
+    ]
     if rule.volumes:
         merge.want_unit(rule, scopes)
     for leaf in rule.per_container:
@@ -440,4 +468,6 @@ def _name_rules(found: Findings, injected: Mapping[str, str]) -> None:
         for place, problem in enumerate(problems):
             for key, rule in injected.items():
                 if problem.path.startswith(in_annotation(key)):
-                    problems[place] = problem._replace(message=f'{problem.message}; rule "{rule}" of mutations.yaml set this')
+                    problems[place] = problem._replace(
+                        message=f'{problem.message}; rule "{rule}" of mutations.yaml set this'
+                    )

@@ -81,11 +81,13 @@ def same(wanted: Any, existing: Any, field: str = "") -> bool:
     if wanted == existing and type(wanted) is type(existing):
         return True
     if isinstance(wanted, dict) and isinstance(existing, dict):
-        return all(
-            same(wanted.get(name, _DEFAULTS.get(name)), existing.get(name, _DEFAULTS.get(name)), name)
-            for name in wanted.keys() | existing.keys()
-            if name in wanted or name not in _COMPUTED
-        )
+        for name, item in wanted.items():
+            if not same(item, existing.get(name, _DEFAULTS.get(name)), name):
+                return False
+        for name, item in existing.items():
+            if name not in wanted and name not in _COMPUTED and not same(_DEFAULTS.get(name), item, name):
+                return False
+        return True
     if isinstance(wanted, list | tuple) and isinstance(existing, list | tuple):
         return len(wanted) == len(existing) and all(same(a, b) for a, b in zip(wanted, existing, strict=True))
     return field in _QUANTITY_FIELDS and same_quantity(wanted, existing)

@@ -75,6 +75,8 @@ def response(status: int, body: bytes, *, close: bool, **headers: str) -> web.Re
     made = web.Response(status=status, body=body, content_type=kind, charset=charset, headers=fields)
     if close:
         made.force_close()
+        # Told also where it goes without saying: aiohttp answers what it cannot parse in HTTP/1.0.
+        made.headers["Connection"] = "close"
     return made
 
 

@@ -121,7 +121,10 @@ def patched(request: Request, version: str, patch: Patch, warnings: Sequence[Pro
 
 def denied(request: Request, version: str, problems: Sequence[Problem], warnings: Sequence[Problem] = ()) -> bytes:
     """Return the refusal: code 422, reason Invalid, one message that names every problem, one cause for each."""
-    causes = [{"reason": "FieldValueInvalid", "message": _cause(problem), "field": problem.path} for problem in problems[:MOST_PROBLEMS_TOLD]]
+    causes = [
+        {"reason": "FieldValueInvalid", "message": _cause(problem), "field": problem.path}
+        for problem in problems[:MOST_PROBLEMS_TOLD]
+    ]
     status = {
         "metadata": {},
         "status": "Failure",
@@ -178,7 +181,10 @@ def _cause(problem: Problem) -> str:
 
 
 def _head(request: Request, version: str) -> bytes:
-    return b'{"apiVersion":"%s","kind":"AdmissionReview","response":{"uid":%s' % (version.encode(), _encode(request.uid))
+    return b'{"apiVersion":"%s","kind":"AdmissionReview","response":{"uid":%s' % (
+        version.encode(),
+        _encode(request.uid),
+    )
 
 
 def _warnings(warnings: Sequence[Problem]) -> bytes:

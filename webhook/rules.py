@@ -73,9 +73,10 @@ class Rule(NamedTuple):
         resources: Resources that `per_container` makes containers ask for.
         about_cores: Whether `cmk.intel.com/mutate` speaks of this rule: it is one for pods that ask for exclusive cores.
         profile: The value of `noisegate.io/profile` that opts in to this rule; empty where it is no profile.
-        mounts: Whether it adds volumes or mounts.
+        mounts: Names of the volumes that it adds or mounts.
         selects: Whether it adds to the pod's node selector.
         reaches: Whether what it adds or replaces can make the pod ask for something, or another rule work on it.
+        wakes: Whether a rule of the file waits for an annotation, label or resource that this one adds.
     """
 
     name: str
@@ -91,9 +92,10 @@ class Rule(NamedTuple):
     resources: frozenset[str]
     about_cores: bool
     profile: str
-    mounts: bool
+    mounts: frozenset[str]
     selects: bool
     reaches: bool
+    wakes: bool = False
 
 
 class Rules(NamedTuple):
@@ -184,7 +186,15 @@ def load(text: str | bytes, file: str) -> Rules:
                 "(names or globs, not * alone)",
             )
     wrong.raise_if_any()
-    return Rules(tuple(rules), tuple(notes), frozenset().union(*(rule.when.resources for rule in rules)))
+    resources = frozenset[str]().union(*(rule.when.resources for rule in rules))
+    keys_awaited = {key for rule in rules for key, _ in (*rule.when.annotations, *rule.when.labels)}
+    woken = tuple(rule._replace(wakes=_wakes(rule, resources, keys_awaited)) for rule in rules)
+    return Rules(woken, tuple(notes), resources)
+
+
+def _wakes(rule: Rule, resources: frozenset[str], awaited: set[str]) -> bool:
+    added = {leaf.identity for leaf in (*rule.annotations, *rule.labels)}
+    return not rule.resources.isdisjoint(resources) or not added.isdisjoint(awaited)
 
 
 def _compile(model: _Rule, place: str, wrong: manifests.Wrongs) -> tuple[Rule, list[str]]:
@@ -196,7 +206,11 @@ def _compile(model: _Rule, place: str, wrong: manifests.Wrongs) -> tuple[Rule, l
         wrong.add(f"{place}.perContainer.containers", containers, "allowed: all, asking, or a list of container names")
         containers = "all"
     if containers == "asking" and not model.when.resources:
-        wrong.add(f"{place}.perContainer.containers", containers, "asking needs when.resources: the resources that are asked for")
+        wrong.add(
+            f"{place}.perContainer.containers",
+            containers,
+            "asking needs when.resources: the resources that are asked for",
+        )
     for field in sorted(pod.keys() - {"metadata", "spec"}):
         wrong.add(f"{place}.perPod.{field}", field, "allowed: metadata, spec")
         del pod[field]
@@ -229,7 +243,11 @@ def _compile(model: _Rule, place: str, wrong: manifests.Wrongs) -> tuple[Rule, l
     )
     profiles = frozenset[str]().union(*(values for key, values in when.annotations if key == keys.PROFILE))
     if len(profiles) > 1 or "*" in profiles:
-        wrong.add(f"{place}.when.annotations[{keys.PROFILE}]", ", ".join(sorted(profiles)), "a rule is one profile: write one name")
+        wrong.add(
+            f"{place}.when.annotations[{keys.PROFILE}]",
+            ", ".join(sorted(profiles)),
+            "a rule is one profile: write one name",
+        )
     rule = Rule(
         name=model.name,
         when=when,
@@ -242,11 +260,13 @@ def _compile(model: _Rule, place: str, wrong: manifests.Wrongs) -> tuple[Rule, l
         annotations=tuple(leaf for leaf in per_pod if leaf.path == ("metadata", "annotations")),
         labels=tuple(leaf for leaf in per_pod if leaf.path == ("metadata", "labels")),
         resources=frozenset(
-            leaf.identity for leaf in per_container if leaf.path[:1] == ("resources",) and not leaf.element and leaf.value not in ("0", 0)
+            leaf.identity
+            for leaf in per_container
+            if leaf.path[:1] == ("resources",) and not leaf.element and leaf.value not in ("0", 0)
         ),
         about_cores=not when.resources.isdisjoint(keys.CORE_RESOURCES),
         profile=min(profiles, default=""),
-        mounts=any(leaf.path == ("spec", "volumes") for leaf in per_pod) or any(leaf.path in _MOUNTS for leaf in per_container),
+        mounts=frozenset(str(leaf.value.get("name")) for leaf in (*per_pod, *per_container) if leaf.path in _VOLUMES),
         selects=any(leaf.path == ("spec", "nodeSelector") for leaf in per_pod),
         reaches=any(_reaches(leaf, model.on_conflict) for leaf in (*per_pod, *per_container)),
     )
@@ -254,6 +274,7 @@ def _compile(model: _Rule, place: str, wrong: manifests.Wrongs) -> tuple[Rule, l
 
 
 _MOUNTS: Final = (("volumeMounts",), ("volumeDevices",))
+_VOLUMES: Final = (("spec", "volumes"), *_MOUNTS)
 
 
 def _reaches(leaf: Leaf, on_conflict: Conflict | None) -> bool:
@@ -287,14 +308,24 @@ def _check_own(leaves: tuple[Leaf, ...], place: str, wrong: manifests.Wrongs) ->
                 wrong.add(here, value, "a rule may not set this: " + _OWN_ANNOTATIONS[identity])
             elif keys.is_unknown(identity):
                 meant = nearest(identity, keys.OWN_ANNOTATIONS)
-                wrong.add(here, value, f"noisegate knows no annotation {identity}" + (f"; did you mean {meant}?" if meant else ""))
+                wrong.add(
+                    here,
+                    value,
+                    f"noisegate knows no annotation {identity}" + (f"; did you mean {meant}?" if meant else ""),
+                )
         elif path == ("spec", "nodeSelector") and identity.startswith(keys.ENFORCES):
             wrong.add(here, value, "a rule may not set this: noisegate does where enforcement is required")
         elif path == ("env",):
             if identity == keys.CPU_ENV:
-                wrong.add(here, value.get("value", ""), "a rule may not set this: noisegate does, from what each container asks for")
+                wrong.add(
+                    here,
+                    value.get("value", ""),
+                    "a rule may not set this: noisegate does, from what each container asks for",
+                )
             elif not isinstance(value.get("value", ""), str):
-                wrong.add(here, value["value"], 'the value of a variable is a string; put it in quotation marks, as in "1"')
+                wrong.add(
+                    here, value["value"], 'the value of a variable is a string; put it in quotation marks, as in "1"'
+                )
 
 
 _OWN_ANNOTATIONS: Final = {
@@ -310,14 +341,18 @@ def _conditions(given: Mapping[str, str | list[str]]) -> tuple[tuple[str, frozen
 def _check_fields(given: Mapping[str, Any], known: frozenset[str], place: str, wrong: manifests.Wrongs) -> None:
     for field in sorted(given.keys() - known):
         meant = nearest(field, known)
-        wrong.add(f"{place}.{field}", field, "a rule may not set this field" + (f"; did you mean {meant}?" if meant else ""))
+        wrong.add(
+            f"{place}.{field}", field, "a rule may not set this field" + (f"; did you mean {meant}?" if meant else "")
+        )
 
 
 def _check_strings(parent: Mapping[str, Any], field: str, place: str, wrong: manifests.Wrongs) -> None:
     entries = parent.get(field)
     for key, value in (entries if isinstance(entries, dict) else {}).items():
         if not isinstance(value, str):
-            wrong.add(f"{place}.{field}[{key}]", value, 'a string is needed; put the value in quotation marks, as in "true"')
+            wrong.add(
+                f"{place}.{field}[{key}]", value, 'a string is needed; put the value in quotation marks, as in "true"'
+            )
 
 
 def _leaves(value: Mapping[str, Any], path: tuple[str, ...], place: str, wrong: manifests.Wrongs) -> Iterator[Leaf]:
@@ -325,7 +360,9 @@ def _leaves(value: Mapping[str, Any], path: tuple[str, ...], place: str, wrong: 
         here = f"{place}[{field}]" if "." in field or "/" in field else f"{place}.{field}"
         if item is None:
             continue
-        if path not in _STRING_MAPS and not isinstance(item, list if field in podfields.LISTS else dict if field in podfields.MAPS else object):
+        if path not in _STRING_MAPS and not isinstance(
+            item, list if field in podfields.LISTS else dict if field in podfields.MAPS else object
+        ):
             wrong.add(here, item, f"{field} is a {'list' if field in podfields.LISTS else 'map'}")
         elif isinstance(item, dict):
             yield from _leaves(item, (*path, field), here, wrong)
@@ -381,6 +418,9 @@ def _privileges(per_pod: tuple[Leaf, ...], per_container: tuple[Leaf, ...]) -> I
     for leaf in per_container:
         if "capabilities" in leaf.path and leaf.path[-1] == "add":
             yield "capabilities"
-        elif leaf.path == ("securityContext",) and leaf.identity in ("privileged", "allowPrivilegeEscalation") and leaf.value:
+        elif (
+            leaf.path == ("securityContext",)
+            and leaf.identity in ("privileged", "allowPrivilegeEscalation")
+            and leaf.value
+        ):
             yield f"securityContext.{leaf.identity}"
-

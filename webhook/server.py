@@ -298,8 +298,7 @@ class _Service:
             self.told(self.reasons, self.notes())
 
     def _numbers(self) -> bytes:
-        self.metrics.in_flight.set(self.edge.calls.taken)
-        self.metrics.connections.set(len(self.edge.peers))
+        self.edge.gauge()
         return self.metrics.text()
 
     def _unexpected(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

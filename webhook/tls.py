@@ -147,7 +147,8 @@ def _load_pair(context: ssl.SSLContext, contents: Mapping[str, bytes], cert: str
 
 
 def _why(error: ssl.SSLError, contents: Mapping[str, bytes], cert: str, key: str) -> str:
-    if error.reason in {"KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH"}:
+    # OpenSSL keeps one pair per kind of key: an RSA key beside an ECDSA certificate finds no certificate of its kind.
+    if error.reason in {"KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED"}:
         return f"{key}: the private key does not belong to the certificate in {cert}; write the two of one pair"
     if error.reason in {"EE_KEY_TOO_SMALL", "CA_MD_TOO_WEAK", "CA_KEY_TOO_SMALL"}:
         return f"{cert}: the certificate is too weak for TLS ({error.reason}); allowed: ECDSA P-256, RSA >= 2048 bits"

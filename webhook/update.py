@@ -53,7 +53,11 @@ def judge_pod(old: Pod, new: Pod, policy: Policy) -> Outcome:
                 in_annotation(key),
                 now,
                 f"{key} may not be {change} on a pod that exists",
-                "create a new pod" if was is None else f"put back {was}" if len(was) <= 60 else "put the old value back",
+                "create a new pod"
+                if was is None
+                else f"put back {was}"
+                if len(was) <= 60
+                else "put the old value back",
             )
     return Outcome(found.problems, found.warnings)
 
@@ -98,4 +102,6 @@ def _asks(pod: Pod) -> tuple[dict[str, str], list[object]]:
 
 def _cores(container: Container) -> tuple[object, ...]:
     resources = container.resources
-    return tuple(quantities.get(name) for quantities in (resources.requests, resources.limits) for name in keys.CORE_RESOURCES)
+    return tuple(
+        quantities.get(name) for quantities in (resources.requests, resources.limits) for name in keys.CORE_RESOURCES
+    )

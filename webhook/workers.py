@@ -31,7 +31,6 @@ LONGEST_PAUSE: Final = 10.0
 """Seconds."""
 HEALTHY_SECONDS: Final = 60.0
 """A worker that lived this long begins again with the first pause."""
-_LONGEST_LINE: Final = 1 << 20
 _FAILED: Final = 70
 """Exit status of a worker that could not start (EX_SOFTWARE)."""
 
@@ -249,15 +248,15 @@ def _teller(link: socket.socket) -> Callable[[Sequence[str], Sequence[str]], Non
 
     def tell(reasons: Sequence[str], notes: Sequence[str]) -> None:
         nonlocal last
-        line = msgspec.json.encode(_Told(list(reasons), list(notes))) + b"\n"
-        if line == last or len(line) > _LONGEST_LINE:
+        # The line feed before it ends what a full socket took of the line before.
+        line = b"\n" + msgspec.json.encode(_Told(list(reasons), list(notes))) + b"\n"
+        if line == last:
             return
         try:
             sent = link.send(line)
         except OSError:
-            # A full socket: the parent is told with the next look at the files.
-            return
-        # A line that went out in part is ended by its repetition, which the parent reads and this one it cannot.
+            sent = 0
+        # What did not go out whole is told again at the next look at the files.
         last = line if sent == len(line) else b""
 
     return tell

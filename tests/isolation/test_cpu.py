@@ -28,22 +28,36 @@ def one(**resources: Any) -> PodSpec:
     ("given", "expected"),
     [
         pytest.param(one(), (), id="nothing"),
-        pytest.param(one(limits={CORES: "2"}, requests={CORES: "2"}), (Cores(False, 0, 2, CORES, True, False),), id="both"),
+        pytest.param(
+            one(limits={CORES: "2"}, requests={CORES: "2"}), (Cores(False, 0, 2, CORES, True, False),), id="both"
+        ),
         pytest.param(one(limits={CORES: "2"}), (Cores(False, 0, 2, CORES, True, False),), id="limit alone"),
         pytest.param(one(requests={CORES: "2"}), (Cores(False, 0, 2, CORES, False, False),), id="request alone"),
-        pytest.param(one(limits={CORES: 2}, requests={CORES: "2"}), (Cores(False, 0, 2, CORES, True, False),), id="a number"),
+        pytest.param(
+            one(limits={CORES: 2}, requests={CORES: "2"}), (Cores(False, 0, 2, CORES, True, False),), id="a number"
+        ),
         pytest.param(one(limits={CORES: "2k"}), (Cores(False, 0, 2000, CORES, True, False),), id="a suffix"),
-        pytest.param(one(limits={CORES: "2000m"}), (Cores(False, 0, 2, CORES, True, False),), id="whole in thousandths"),
+        pytest.param(
+            one(limits={CORES: "2000m"}), (Cores(False, 0, 2, CORES, True, False),), id="whole in thousandths"
+        ),
         pytest.param(one(limits={OTHER: "1"}), (Cores(False, 0, 1, OTHER, True, False),), id="the other pool"),
         pytest.param(one(limits={CORES: "0"}), (), id="zero asks for nothing"),
-        pytest.param(one(limits={CORES: "0", OTHER: "1"}), (Cores(False, 0, 1, OTHER, True, False),), id="zero beside another"),
         pytest.param(
-            spec({"name": "a"}, {"name": "b", "resources": {"limits": {CORES: "1"}}}, init=({"name": "i", "resources": {"limits": {CORES: "3"}}},)),
+            one(limits={CORES: "0", OTHER: "1"}), (Cores(False, 0, 1, OTHER, True, False),), id="zero beside another"
+        ),
+        pytest.param(
+            spec(
+                {"name": "a"},
+                {"name": "b", "resources": {"limits": {CORES: "1"}}},
+                init=({"name": "i", "resources": {"limits": {CORES: "3"}}},),
+            ),
             (Cores(False, 1, 1, CORES, True, False), Cores(True, 0, 3, CORES, True, False)),
             id="init container",
         ),
         pytest.param(
-            spec({"name": "a", "env": [{"name": "CMK_NUM_CORES", "value": "2"}], "resources": {"limits": {CORES: "2"}}}),
+            spec(
+                {"name": "a", "env": [{"name": "CMK_NUM_CORES", "value": "2"}], "resources": {"limits": {CORES: "2"}}}
+            ),
             (Cores(False, 0, 2, CORES, True, True),),
             id="variable is there",
         ),
@@ -62,24 +76,50 @@ def test_sound(given: PodSpec, expected: tuple[Cores, ...]) -> None:
     [
         pytest.param(
             one(limits={CORES: "1500m"}),
-            [("NG501", f"spec.containers[0].resources.limits[{CORES}]", "1500m is not a whole number of physical cores; allowed: 0 to 65536")],
+            [
+                (
+                    "NG501",
+                    f"spec.containers[0].resources.limits[{CORES}]",
+                    "1500m is not a whole number of physical cores; allowed: 0 to 65536",
+                )
+            ],
             id="a fraction",
         ),
         pytest.param(
             one(requests={CORES: 1.5}),
-            [("NG501", f"spec.containers[0].resources.requests[{CORES}]", "1.5 is not a whole number of physical cores; allowed: 0 to 65536")],
+            [
+                (
+                    "NG501",
+                    f"spec.containers[0].resources.requests[{CORES}]",
+                    "1.5 is not a whole number of physical cores; allowed: 0 to 65536",
+                )
+            ],
             id="a fraction as a number",
         ),
         pytest.param(
             one(limits={CORES: "-1"}),
-            [("NG501", f"spec.containers[0].resources.limits[{CORES}]", "-1 is not a whole number of physical cores; allowed: 0 to 65536")],
+            [
+                (
+                    "NG501",
+                    f"spec.containers[0].resources.limits[{CORES}]",
+                    "-1 is not a whole number of physical cores; allowed: 0 to 65536",
+                )
+            ],
             id="negative",
         ),
         pytest.param(
             one(limits={CORES: "two"}, requests={CORES: "1.5"}),
             [
-                ("NG501", f"spec.containers[0].resources.limits[{CORES}]", "two is not a whole number of physical cores; allowed: 0 to 65536"),
-                ("NG501", f"spec.containers[0].resources.requests[{CORES}]", "1.5 is not a whole number of physical cores; allowed: 0 to 65536"),
+                (
+                    "NG501",
+                    f"spec.containers[0].resources.limits[{CORES}]",
+                    "two is not a whole number of physical cores; allowed: 0 to 65536",
+                ),
+                (
+                    "NG501",
+                    f"spec.containers[0].resources.requests[{CORES}]",
+                    "1.5 is not a whole number of physical cores; allowed: 0 to 65536",
+                ),
             ],
             id="both wrong",
         ),
@@ -106,13 +146,31 @@ def test_sound(given: PodSpec, expected: tuple[Cores, ...]) -> None:
             id="both pools",
         ),
         pytest.param(
-            spec({"name": "a", "env": [{"name": "X"}, {"name": "CMK_NUM_CORES", "value": "4"}], "resources": {"limits": {CORES: "2"}}}),
-            [("NG504", "spec.containers[0].env[1].value", f'CMK_NUM_CORES is "4" but the container asks for 2 of {CORES}')],
+            spec(
+                {
+                    "name": "a",
+                    "env": [{"name": "X"}, {"name": "CMK_NUM_CORES", "value": "4"}],
+                    "resources": {"limits": {CORES: "2"}},
+                }
+            ),
+            [
+                (
+                    "NG504",
+                    "spec.containers[0].env[1].value",
+                    f'CMK_NUM_CORES is "4" but the container asks for 2 of {CORES}',
+                )
+            ],
             id="another number in the variable",
         ),
         pytest.param(
             spec({"name": "a", "env": [{"name": "CMK_NUM_CORES"}], "resources": {"limits": {CORES: "2"}}}),
-            [("NG504", "spec.containers[0].env[0].value", f'CMK_NUM_CORES is "" but the container asks for 2 of {CORES}')],
+            [
+                (
+                    "NG504",
+                    "spec.containers[0].env[0].value",
+                    f'CMK_NUM_CORES is "" but the container asks for 2 of {CORES}',
+                )
+            ],
             id="an empty variable",
         ),
     ],
@@ -129,7 +187,11 @@ def test_variable_from_elsewhere() -> None:
     """A variable filled by valueFrom is kept, with a warning."""
     found = Findings()
     given = spec(
-        {"name": "a", "env": [{"name": "CMK_NUM_CORES", "valueFrom": {"configMapKeyRef": {}}}], "resources": {"limits": {CORES: "2"}}}
+        {
+            "name": "a",
+            "env": [{"name": "CMK_NUM_CORES", "valueFrom": {"configMapKeyRef": {}}}],
+            "resources": {"limits": {CORES: "2"}},
+        }
     )
 
     assert cpu.read(given, found) == (Cores(False, 0, 2, CORES, True, True),)
@@ -154,7 +216,8 @@ def test_mutate_absent() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "hint"), [("TRUE", 'write "true"'), ("yes", 'write "true"'), ("No", 'write "false"'), ("maybe", ""), ("", "")]
+    ("value", "hint"),
+    [("TRUE", 'write "true"'), ("yes", 'write "true"'), ("No", 'write "false"'), ("maybe", ""), ("", "")],
 )
 def test_bad_mutate(value: str, hint: str) -> None:
     """Every other value is an error, with the spelling that was meant."""

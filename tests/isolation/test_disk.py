@@ -493,4 +493,6 @@ def test_too_many_volumes() -> None:
     found = Findings()
 
     assert disk.read("{" + ",".join(f'"v{n}":{{}}' for n in range(257)) + "}", found) is None
-    assert [(problem.code, problem.message) for problem in found.problems] == [("NG108", "257 volumes are listed; allowed: 256")]
+    assert [(problem.code, problem.message) for problem in found.problems] == [
+        ("NG108", "257 volumes are listed; allowed: 256")
+    ]

@@ -9,14 +9,23 @@ from noisegate.isolation.rdt import Choice, RdtRequest
 
 RUNTIME = "rdt.resources.beta.kubernetes.io/"
 OWN = "noisegate.io/rdt-class"
-KNOWN = Catalogue(rdt_classes={"gold": RdtClass(), "silver": RdtClass(), "vault": RdtClass(deny_pod_annotation=True, deny_container_annotation=True)})
+KNOWN = Catalogue(
+    rdt_classes={
+        "gold": RdtClass(),
+        "silver": RdtClass(),
+        "vault": RdtClass(deny_pod_annotation=True, deny_container_annotation=True),
+    }
+)
 
 
 def test_nothing_asked() -> None:
     """Annotations of others ask for no class, even where they begin like ours."""
     found = Findings()
 
-    assert rdt.read({"example.com/x": "gold", "noisegate.io/rdt-classes": "gold", "noisegate.io/profile": "x"}, found) is None
+    assert (
+        rdt.read({"example.com/x": "gold", "noisegate.io/rdt-classes": "gold", "noisegate.io/profile": "x"}, found)
+        is None
+    )
     assert found.problems == []
 
 
@@ -32,7 +41,9 @@ def test_nothing_asked() -> None:
         ),
         pytest.param({RUNTIME + "container.app": "silver"}, "side", None, id="another container"),
         pytest.param({OWN: "gold"}, "app", Choice("gold", OWN, True), id="own key"),
-        pytest.param({OWN: "gold", OWN + ".app": "silver"}, "app", Choice("silver", OWN + ".app", True), id="own container wins"),
+        pytest.param(
+            {OWN: "gold", OWN + ".app": "silver"}, "app", Choice("silver", OWN + ".app", True), id="own container wins"
+        ),
         pytest.param({OWN + ".my.app": "silver"}, "my.app", Choice("silver", OWN + ".my.app", True), id="dot in name"),
         pytest.param({OWN: "system/default"}, "app", Choice("system/default", OWN, True), id="root class"),
     ],
@@ -165,7 +176,13 @@ def test_unknown_class() -> None:
     rdt.judge(RdtRequest(Choice("gould", OWN, True), {}), KNOWN, found)
 
     assert found.problems == [
-        Problem("NG301", f"metadata.annotations[{OWN}]", "gould", 'unknown RDT class "gould"; allowed: gold, silver', "write gold")
+        Problem(
+            "NG301",
+            f"metadata.annotations[{OWN}]",
+            "gould",
+            'unknown RDT class "gould"; allowed: gold, silver',
+            "write gold",
+        )
     ]
 
 
@@ -173,7 +190,12 @@ def test_unknown_class() -> None:
     ("request_", "setting", "key"),
     [
         pytest.param(RdtRequest(Choice("vault", OWN, True), {}), "denyPodAnnotation", OWN, id="pod"),
-        pytest.param(RdtRequest(None, {"a": Choice("vault", OWN + ".a", True)}), "denyContainerAnnotation", OWN + ".a", id="container"),
+        pytest.param(
+            RdtRequest(None, {"a": Choice("vault", OWN + ".a", True)}),
+            "denyContainerAnnotation",
+            OWN + ".a",
+            id="container",
+        ),
     ],
 )
 def test_denied_class(request_: RdtRequest, setting: str, key: str) -> None:

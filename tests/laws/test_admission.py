@@ -15,8 +15,8 @@ from noisegate.isolation.policy import Policy
 from noisegate.webhook import admit, rules
 from noisegate.webhook.admit import ENDPOINTS, World
 
-quick = settings(deadline=None, max_examples=150)
-thorough = settings(deadline=None, max_examples=400)
+quick = settings(deadline=None, max_examples=100)
+thorough = settings(deadline=None, max_examples=200)
 
 Json = dict[str, Any]
 
@@ -55,7 +55,12 @@ def defaulted(pod: Json) -> Json:
     spec["serviceAccount"] = spec["serviceAccountName"]
     tolerations = spec.setdefault("tolerations", [])
     for key in ("not-ready", "unreachable"):
-        taint = {"key": f"node.kubernetes.io/{key}", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}
+        taint = {
+            "key": f"node.kubernetes.io/{key}",
+            "operator": "Exists",
+            "effect": "NoExecute",
+            "tolerationSeconds": 300,
+        }
         if taint not in tolerations:
             tolerations.append(taint)
     for volume in spec.setdefault("volumes", []):
@@ -101,11 +106,19 @@ def _default_container(container: Json) -> None:
         port.setdefault("protocol", "TCP")
     container_mounts = container.setdefault("volumeMounts", [])
     if not any(mount["name"] == "kube-api-access-x" for mount in container_mounts):
-        container_mounts.append({"name": "kube-api-access-x", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount", "readOnly": True})
+        container_mounts.append(
+            {
+                "name": "kube-api-access-x",
+                "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount",
+                "readOnly": True,
+            }
+        )
 
 
 worlds = st.builds(
-    lambda policy, text: World(policy=policy, rules=rules.load(text, "m.yaml"), catalogue=CATALOGUE), policies, rule_files()
+    lambda policy, text: World(policy=policy, rules=rules.load(text, "m.yaml"), catalogue=CATALOGUE),
+    policies,
+    rule_files(),
 )
 endpoints = st.sampled_from(ENDPOINTS)
 
@@ -171,6 +184,7 @@ def test_patch(pod: Json, world: World) -> None:
 
     if all(rule.on_conflict != "replace" for rule in world.rules.rules):
         assert_kept(pod, after, ())
+        assert all(without(after, operation) for operation in operations(response))
 
 
 COUNTED = ("limits", "requests")
@@ -194,7 +208,7 @@ def assert_kept(before: Any, after: Any, path: tuple[str | int, ...]) -> None:
         assert before == after, path
 
 
-@settings(deadline=None, max_examples=6000)
+@settings(deadline=None, max_examples=500)
 @given(pods(), worlds)
 def test_mutate_twice(pod: Json, world: World) -> None:
     """A pod that was mutated needs nothing more and is valid, as it is and as the API server rewrites it."""
@@ -221,34 +235,30 @@ def test_something_lost(pod: Json, world: World) -> None:
     after = patched(pod, response)
 
     for operation in operations(response):
-        lost = without(after, pod, operation)
+        lost = without(after, operation)
+        if lost is None:
+            continue
         valid = answer("validate", lost, world)
         assert not valid["allowed"]
         if answer("mutate", lost, world)["allowed"]:
             assert all(cause["message"].startswith("NG603: ") for cause in valid["status"]["details"]["causes"])
 
 
-def without(after: Json, before: Json, operation: Json) -> Json:
-    """Return a mutated pod in which what an operation did is undone."""
+def without(after: Json, operation: Json) -> Json | None:
+    """Return a mutated pod without what an operation added, or None where another has replaced that since."""
     after = copy.deepcopy(after)
     *steps, last = (step.replace("~1", "/").replace("~0", "~") for step in operation["path"].split("/")[1:])
     parent: Any = after
-    earlier: Any = before
     for step in steps:
         parent = parent[int(step)] if isinstance(parent, list) else parent[step]
-        if isinstance(earlier, list):
-            earlier = earlier[int(step)] if int(step) < len(earlier) else None
-        else:
-            earlier = earlier.get(step) if earlier else None
-    if last == "-":
-        added = operation["value"]
-        parent.remove(added if added in parent else next(each for each in parent if covers(each, added)))
-    elif isinstance(parent, list):
-        parent[int(last)] = earlier[int(last)]
-    elif earlier and last in earlier:
-        parent[last] = earlier[last]
-    else:
+    if isinstance(parent, dict):
         del parent[last]
+        return after
+    added = operation["value"]
+    found = [each for each in parent if each == added] or [each for each in parent if covers(each, added)]
+    if not found:
+        return None
+    parent.remove(found[0])
     return after
 
 
@@ -307,7 +317,14 @@ def test_update_of_other_things(data: st.DataObject, old: Json, new: Json, world
     """An UPDATE that changes none of our keys passes, whatever else is wrong."""
     annotations = data.draw(
         st.dictionaries(
-            st.sampled_from(["blockio.kubernetes.io/resources", "noisegate.io/typo", "cmk.intel.com/mutate", "k8s.v1.cni.cncf.io/networks"]),
+            st.sampled_from(
+                [
+                    "blockio.kubernetes.io/resources",
+                    "noisegate.io/typo",
+                    "cmk.intel.com/mutate",
+                    "k8s.v1.cni.cncf.io/networks",
+                ]
+            ),
             st.text(max_size=10),
         )
     )

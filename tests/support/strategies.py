@@ -18,13 +18,17 @@ SUBNET = "88d0b025-2710-4f02-a348-2829853b45da"
 
 CATALOGUE = Catalogue(
     networks={
-        "default/fast": Network({RESOURCE_NAME: "intel.com/a"}, '{"cniVersion": "1.0.0", "name": "fast", "type": "sriov"}'),
+        "default/fast": Network(
+            {RESOURCE_NAME: "intel.com/a"}, '{"cniVersion": "1.0.0", "name": "fast", "type": "sriov"}'
+        ),
         "default/plain": Network({}, '{"cniVersion": "1.0.0", "name": "plain", "type": "macvlan"}'),
         "default/pinned": Network(
             {RESOURCE_NAME: "intel.com/b", "k8s.v1.cni.cncf.io/nodeSelector": "nic=cx6"},
             '{"cniVersion": "1.0.0", "name": "pinned", "type": "sriov"}',
         ),
-        "default/kuryr": Network({"openstack.org/kuryr-config": f'{{"subnetId": "{SUBNET}", "driverType": "sriov"}}'}, ""),
+        "default/kuryr": Network(
+            {"openstack.org/kuryr-config": f'{{"subnetId": "{SUBNET}", "driverType": "sriov"}}'}, ""
+        ),
         "default/broken": Network({RESOURCE_NAME: "intel.com/a"}, '{"type": "sriov", "vlan": 5000}'),
     },
     claims={"default/claim": Claim("local")},
@@ -32,11 +36,17 @@ CATALOGUE = Catalogue(
     rdt_classes={"gold": RdtClass(), "silver": RdtClass()},
 )
 
-KURYR = KuryrPolicy(default_physnet_subnets={"physnet1": SUBNET}, physnet_resource_mappings={"physnet1": "k"})
+KURYR = KuryrPolicy(
+    default_physnet_subnets={"physnet1": SUBNET},
+    physnet_resource_mappings={"physnet1": "k"},
+    resource_driver_mappings={"k": "mlx5_core"},
+)
 
 policies = st.builds(
     lambda strict, missing, opt_out, enforcement: Policy(
-        sriov=SriovPolicy(strict=strict, missing_network=missing, kuryr=KURYR), cpu=CpuPolicy(opt_out=opt_out), enforcement=enforcement
+        sriov=SriovPolicy(strict=strict, missingNetwork=missing, kuryr=KURYR),
+        cpu=CpuPolicy(optOut=opt_out),
+        enforcement=enforcement,
     ),
     st.booleans(),
     st.sampled_from(["deny", "warn"]),
@@ -55,8 +65,12 @@ asking_annotations: st.SearchStrategy[dict[str, str]] = st.fixed_dictionaries(
                 "{}",
             ]
         ),
-        NETWORK: st.sampled_from(['{"limits": {"egress": "50M"}}', '{"requests": {"ingress": "1G"}, "limits": {"ingress": "2G"}}']),
-        NETWORKS: st.sampled_from(["fast", "fast,fast", "plain", "pinned,fast", "kuryr,kuryr", '[{"name": "fast", "interface": "net7"}]']),
+        NETWORK: st.sampled_from(
+            ['{"limits": {"egress": "50M"}}', '{"requests": {"ingress": "1G"}, "limits": {"ingress": "2G"}}']
+        ),
+        NETWORKS: st.sampled_from(
+            ["fast", "fast,fast", "plain", "pinned,fast", "kuryr,kuryr", '[{"name": "fast", "interface": "net7"}]']
+        ),
         RDT + "pod": st.sampled_from(["gold", "silver"]),
         RDT + "container.a": st.sampled_from(["gold", "system/default"]),
         "noisegate.io/rdt-class": st.sampled_from(["gold", "silver"]),
@@ -83,7 +97,11 @@ labels: st.SearchStrategy[dict[str, str]] = st.fixed_dictionaries(
 
 env = st.lists(
     st.one_of(
-        st.builds(lambda name, value: {"name": name, "value": value}, st.sampled_from(["A", "B", "CONTAINER_NAME"]), st.sampled_from(["", "1", "2"])),
+        st.builds(
+            lambda name, value: {"name": name, "value": value},
+            st.sampled_from(["A", "B", "CONTAINER_NAME"]),
+            st.sampled_from(["", "1", "2"]),
+        ),
         st.just({"name": "B", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}),
         st.just({"name": "A"}),
     ),
@@ -93,7 +111,11 @@ env = st.lists(
 
 PATHS = ("/m", "/m/", "/n", "/etc/podnetinfo")
 mounts = st.lists(
-    st.builds(lambda name, path: {"name": name, "mountPath": path}, st.sampled_from(["v", "w", "podnetinfo"]), st.sampled_from(PATHS)),
+    st.builds(
+        lambda name, path: {"name": name, "mountPath": path},
+        st.sampled_from(["v", "w", "podnetinfo"]),
+        st.sampled_from(PATHS),
+    ),
     max_size=3,
     unique_by=lambda mount: mount["mountPath"].rstrip("/"),
 )
@@ -107,14 +129,25 @@ SOURCES: tuple[dict[str, Any], ...] = (
     {"downwardAPI": {"items": [{"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}]}},
 )
 volumes = st.lists(
-    st.builds(lambda name, source: {"name": name, **source}, st.sampled_from(["v", "w", "podnetinfo"]), st.sampled_from(SOURCES)),
+    st.builds(
+        lambda name, source: {"name": name, **source},
+        st.sampled_from(["v", "w", "podnetinfo"]),
+        st.sampled_from(SOURCES),
+    ),
     max_size=3,
     unique_by=lambda volume: str(volume["name"]),
 )
 
-tolerations = st.lists(st.sampled_from([{"operator": "Exists"}, {"key": "cmk", "operator": "Exists"}, {"key": "k", "value": "v"}]), max_size=2)
+tolerations = st.lists(
+    st.sampled_from([{"operator": "Exists"}, {"key": "cmk", "operator": "Exists"}, {"key": "k", "value": "v"}]),
+    max_size=2,
+)
 sysctls = st.lists(
-    st.builds(lambda name, value: {"name": name, "value": value}, st.sampled_from(["net.a", "net.b"]), st.sampled_from(["0", "1"])),
+    st.builds(
+        lambda name, value: {"name": name, "value": value},
+        st.sampled_from(["net.a", "net.b"]),
+        st.sampled_from(["0", "1"]),
+    ),
     max_size=2,
     unique_by=lambda sysctl: sysctl["name"],
 )
@@ -137,13 +170,17 @@ _AMOUNTS: dict[str, st.SearchStrategy[Any]] = {
 resources = _resources(_AMOUNTS)
 
 
-def _some(required: dict[str, st.SearchStrategy[Any]], optional: dict[str, st.SearchStrategy[Any]]) -> st.SearchStrategy[dict[str, Any]]:
+def _some(
+    required: dict[str, st.SearchStrategy[Any]], optional: dict[str, st.SearchStrategy[Any]]
+) -> st.SearchStrategy[dict[str, Any]]:
     return st.fixed_dictionaries(required, optional=optional)
 
 
 def containers(*names: str) -> st.SearchStrategy[list[dict[str, Any]]]:
     """Return lists of containers of these names, in this order, some left out."""
-    return st.tuples(*(st.one_of(st.none(), container(name)) for name in names)).map(lambda made: [each for each in made if each is not None])
+    return st.tuples(*(st.one_of(st.none(), container(name)) for name in names)).map(
+        lambda made: [each for each in made if each is not None]
+    )
 
 
 def container(name: str) -> st.SearchStrategy[dict[str, Any]]:
@@ -167,7 +204,9 @@ specs = _some(
         "initContainers": containers("i", "setup"),
         "volumes": volumes,
         "tolerations": tolerations,
-        "nodeSelector": st.fixed_dictionaries({}, optional={"nic": st.sampled_from(["cx6", "e810"]), "pool": st.sampled_from(["1", "2"])}),
+        "nodeSelector": st.fixed_dictionaries(
+            {}, optional={"nic": st.sampled_from(["cx6", "e810"]), "pool": st.sampled_from(["1", "2"])}
+        ),
         "serviceAccountName": st.sampled_from(["default", "mine"]),
         "securityContext": st.one_of(st.just({}), sysctls.map(lambda given: {"sysctls": given})),
         "hostNetwork": st.just(False),
@@ -181,9 +220,11 @@ def pods(draw: st.DrawFn) -> dict[str, Any]:
     """Return pods that the API server could have sent."""
     metadata: dict[str, Any] = {"name": "web"}
     annotations = {**draw(asking_annotations), **draw(other_annotations)}
-    if draw(st.booleans()):
-        annotations |= draw(st.sampled_from([{}, {"cmk.intel.com/mutate": "true"}, {"cmk.intel.com/mutate": "false"}]))
-    if annotations or draw(st.booleans()):
+    mutate = draw(st.sampled_from([None, None, "true", "false"]))
+    if mutate is not None:
+        annotations["cmk.intel.com/mutate"] = mutate
+    empty: bool = draw(st.booleans())
+    if annotations or empty:
         metadata["annotations"] = annotations
     given = draw(labels)
     if given:
@@ -212,7 +253,9 @@ _per_pod = _some(
             {
                 "volumes": volumes,
                 "tolerations": tolerations,
-                "nodeSelector": st.fixed_dictionaries({}, optional={"nic": st.sampled_from(["cx6", "e810"]), "pool": st.sampled_from(["1", "2"])}),
+                "nodeSelector": st.fixed_dictionaries(
+                    {}, optional={"nic": st.sampled_from(["cx6", "e810"]), "pool": st.sampled_from(["1", "2"])}
+                ),
                 "serviceAccountName": st.sampled_from(["cmk", "other"]),
                 "securityContext": st.one_of(st.just({"fsGroup": 1}), sysctls.map(lambda given: {"sysctls": given})),
                 "priorityClassName": st.sampled_from(["low", "high"]),
@@ -229,7 +272,9 @@ _per_container = _some(
         "env": env,
         "volumeMounts": mounts,
         "resources": _resources({name: amounts for name, amounts in _AMOUNTS.items() if name != "intel.com/k"}),
-        "securityContext": st.sampled_from([{"privileged": False}, {"capabilities": {"add": ["NET_ADMIN", "SYS_NICE"]}}]),
+        "securityContext": st.sampled_from(
+            [{"privileged": False}, {"capabilities": {"add": ["NET_ADMIN", "SYS_NICE"]}}]
+        ),
         "containers": st.sampled_from(["all", "all", "asking", ["a"], ["setup"]]),
         "args": st.just(["--b", "--b"]),
         "tty": st.just(True),

@@ -33,7 +33,14 @@ def fired(
     """Fire rules on a pod."""
     named = [{"name": f"r{number}", **rule} for number, rule in enumerate(file)]
     loaded = rules.load(json.dumps({"rules": named}), "m.yaml")
-    return fire(loaded.rules, typed(obj), namespace, resources if resources is not None else set(), mutate=mutate, opt_out=opt_out)
+    return fire(
+        loaded.rules,
+        typed(obj),
+        namespace,
+        resources if resources is not None else set(),
+        mutate=mutate,
+        opt_out=opt_out,
+    )
 
 
 def names(result: Fired) -> list[str]:
@@ -76,7 +83,11 @@ def test_chain(backwards: bool) -> None:
     chain = [
         {"name": "first", "when": {}, "perPod": {"metadata": {"annotations": {"step": "1"}}}},
         {"name": "second", "when": {"annotations": {"step": "1"}}, "perPod": {"metadata": {"labels": {"step": "2"}}}},
-        {"name": "third", "when": {"labels": {"step": "2"}}, "perContainer": {"resources": {"limits": {"intel.com/a": 1}}}},
+        {
+            "name": "third",
+            "when": {"labels": {"step": "2"}},
+            "perContainer": {"resources": {"limits": {"intel.com/a": 1}}},
+        },
         {"name": "fourth", "when": {"resources": ["intel.com/a"]}},
         {"name": "never", "when": {"annotations": {"step": "2"}}},
     ]
@@ -102,7 +113,9 @@ def test_own_annotation_wins() -> None:
 
 def test_zero_resource() -> None:
     """A rule that adds none of a resource makes nobody ask for it."""
-    result = fired([{"when": {}, "perContainer": {"resources": {"limits": {"a/b": "0"}}}}, {"when": {"resources": ["a/b"]}}], pod())
+    result = fired(
+        [{"when": {}, "perContainer": {"resources": {"limits": {"a/b": "0"}}}}, {"when": {"resources": ["a/b"]}}], pod()
+    )
 
     assert names(result) == ["r0"]
 
@@ -113,8 +126,15 @@ def test_zero_resource() -> None:
         pytest.param({}, RUNTIME, True, id="nothing of the pod's own"),
         pytest.param({OWN: "gold"}, RUNTIME, False, id="our key, the rule the runtime's"),
         pytest.param({OWN + ".app": "gold"}, RUNTIME, False, id="our key of one container"),
-        pytest.param({"rdt.resources.beta.kubernetes.io/container.app": "gold"}, OWN, False, id="the runtime's key, the rule ours"),
-        pytest.param({"rdt.resources.beta.kubernetes.io/container.app": "gold"}, RUNTIME, True, id="same family, less specific"),
+        pytest.param(
+            {"rdt.resources.beta.kubernetes.io/container.app": "gold"},
+            OWN,
+            False,
+            id="the runtime's key, the rule ours",
+        ),
+        pytest.param(
+            {"rdt.resources.beta.kubernetes.io/container.app": "gold"}, RUNTIME, True, id="same family, less specific"
+        ),
         pytest.param({RUNTIME: "gold"}, RUNTIME, False, id="same key"),
     ],
 )
@@ -149,7 +169,12 @@ def test_mutate_annotation(mutate: bool | None, opt_out: bool, asks: bool, fires
 def test_requested() -> None:
     """What is asked for, in requests or limits, of any container; zero asks for nothing."""
     obj = typed(
-        pod(containers=[container(resources=cores("1")), container("b", resources={"limits": {"x": "0", "y": 0, "z": 2}, "requests": {"w": "1m"}})])
+        pod(
+            containers=[
+                container(resources=cores("1")),
+                container("b", resources={"limits": {"x": "0", "y": 0, "z": 2}, "requests": {"w": "1m"}}),
+            ]
+        )
     )
 
     assert requested(obj.spec.containers) == {CORES, "z", "w"}

@@ -54,11 +54,27 @@ def test_nulls_deep_inside() -> None:
     [
         pytest.param("[]", "Expected `object`, got `array`", id="list"),
         pytest.param('"x"', "Expected `object`, got `str`", id="string"),
-        pytest.param('{"spec": {"containers": {}}}', "Expected `array`, got `object` - at `$.spec.containers`", id="containers"),
-        pytest.param('{"spec": {"containers": [null]}}', "Expected `object`, got `null` - at `$.spec.containers[0]`", id="null in a list"),
-        pytest.param('{"metadata": {"annotations": {"a": 1}}}', "Expected `str`, got `int` - at `$.metadata.annotations[...]`", id="annotation"),
-        pytest.param('{"spec": {"containers": [{}]}}', "Object missing required field `name` - at `$.spec.containers[0]`", id="no name"),
-        pytest.param('{"spec": {"hostNetwork": "true"}}', "Expected `bool`, got `str` - at `$.spec.hostNetwork`", id="boolean"),
+        pytest.param(
+            '{"spec": {"containers": {}}}', "Expected `array`, got `object` - at `$.spec.containers`", id="containers"
+        ),
+        pytest.param(
+            '{"spec": {"containers": [null]}}',
+            "Expected `object`, got `null` - at `$.spec.containers[0]`",
+            id="null in a list",
+        ),
+        pytest.param(
+            '{"metadata": {"annotations": {"a": 1}}}',
+            "Expected `str`, got `int` - at `$.metadata.annotations[...]`",
+            id="annotation",
+        ),
+        pytest.param(
+            '{"spec": {"containers": [{}]}}',
+            "Object missing required field `name` - at `$.spec.containers[0]`",
+            id="no name",
+        ),
+        pytest.param(
+            '{"spec": {"hostNetwork": "true"}}', "Expected `bool`, got `str` - at `$.spec.hostNetwork`", id="boolean"
+        ),
         pytest.param("{", "Input data was truncated", id="no JSON"),
     ],
 )
@@ -71,7 +87,12 @@ def test_not_that_object(text: str, told: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ['{"metadata": ' + "[" * 5000, '{"metadata": null, "x": ' + "[" * 5000 + "]" * 5000 + "}", '{"metadata": {"name": "\\ud800"}}']
+    "text",
+    [
+        '{"metadata": ' + "[" * 5000,
+        '{"metadata": null, "x": ' + "[" * 5000 + "]" * 5000 + "}",
+        '{"metadata": {"name": "\\ud800"}}',
+    ],
 )
 def test_hostile(text: str) -> None:
     """Deep nesting and half characters are told like any other wrong type."""
@@ -81,8 +102,14 @@ def test_hostile(text: str) -> None:
 
 def test_templates() -> None:
     """Pod templates of workloads are pods."""
-    workload = decode(msgspec.json.Decoder(Workload), b'{"spec": {"template": {"metadata": {"labels": {"a": "b"}}}, "volumeClaimTemplates": [{}]}}')
-    cronjob = decode(msgspec.json.Decoder(CronJob), b'{"spec": {"jobTemplate": {"spec": {"template": {"metadata": {"labels": {"a": "b"}}}}}}}')
+    workload = decode(
+        msgspec.json.Decoder(Workload),
+        b'{"spec": {"template": {"metadata": {"labels": {"a": "b"}}}, "volumeClaimTemplates": [{}]}}',
+    )
+    cronjob = decode(
+        msgspec.json.Decoder(CronJob),
+        b'{"spec": {"jobTemplate": {"spec": {"template": {"metadata": {"labels": {"a": "b"}}}}}}}',
+    )
 
     assert workload.spec.template == cronjob.spec.job_template.spec.template
     assert workload.spec.volume_claim_templates[0].metadata.name == ""

@@ -100,7 +100,9 @@ def by_name(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def test_whole_pod() -> None:
     """An asking pod gets all the original gave: annotation, account, toleration, volumes, and in every container env and mounts."""
-    asking = pod(containers=[container("app", resources=cores("2")), container("sidecar")], initContainers=[container("init")])
+    asking = pod(
+        containers=[container("app", resources=cores("2")), container("sidecar")], initContainers=[container("init")]
+    )
 
     after = mutated(asking)
 
@@ -109,7 +111,7 @@ def test_whole_pod() -> None:
     assert spec["serviceAccountName"] == "cmk-serviceaccount"
     assert spec["tolerations"] == [{"operator": "Exists"}]
     assert by_name(spec["volumes"]) == VOLUMES
-    app, sidecar, init = *spec["containers"], *spec["initContainers"]
+    (app, sidecar), (init,) = spec["containers"], spec["initContainers"]
     assert by_name(app["env"]) == [number("2"), PROC_FS]
     assert (sidecar["env"], init["env"]) == ([PROC_FS], [PROC_FS])
     assert [by_name(each["volumeMounts"]) for each in (app, sidecar, init)] == [MOUNTS] * 3
@@ -121,8 +123,16 @@ def test_template_shape() -> None:
 
     assert after["spec"]["serviceAccountName"] == "cmk-serviceaccount"
     assert "serviceAccount" not in after["spec"]
-    assert [volume["name"] for volume in by_name(after["spec"]["volumes"])] == ["cmk-config-dir", "cmk-host-proc", "cmk-install-dir"]
-    assert {mount["mountPath"] for mount in after["spec"]["containers"][0]["volumeMounts"]} == {"/etc/cmk", "/host/proc", "/opt/bin"}
+    assert [volume["name"] for volume in by_name(after["spec"]["volumes"])] == [
+        "cmk-config-dir",
+        "cmk-host-proc",
+        "cmk-install-dir",
+    ]
+    assert {mount["mountPath"] for mount in after["spec"]["containers"][0]["volumeMounts"]} == {
+        "/etc/cmk",
+        "/host/proc",
+        "/opt/bin",
+    }
 
 
 @pytest.mark.parametrize("value", ["true", "True", "1"])
@@ -148,7 +158,7 @@ def test_annotation_opts_out_by_policy() -> None:
     """With policy.cpu.optOut false means false: nothing is added, not even the number of cores."""
     asking = pod({"cmk.intel.com/mutate": "false"}, containers=[container(resources=cores("1"))])
 
-    assert mutated(asking, WORLD._replace(policy=Policy(cpu=CpuPolicy(opt_out=True)))) == asking
+    assert mutated(asking, WORLD._replace(policy=Policy(cpu=CpuPolicy(optOut=True)))) == asking
 
 
 @pytest.mark.parametrize("value", ["TRUE", "yes", "", "2"])
@@ -196,7 +206,9 @@ def test_own_number_of_cores() -> None:
     right = pod(containers=[container(resources=cores("2"), env=[number("2")])])
     wrong = pod(containers=[container(resources=cores("2"), env=[number("4")])])
 
-    assert [each for each in mutated(right)["spec"]["containers"][0]["env"] if each["name"] == "CMK_NUM_CORES"] == [number("2")]
+    assert [each for each in mutated(right)["spec"]["containers"][0]["env"] if each["name"] == "CMK_NUM_CORES"] == [
+        number("2")
+    ]
     response = json.loads(admit.answer("mutate", review(wrong), WORLD).body)["response"]
     assert response["status"]["message"].startswith("NG504 spec.containers[0].env[0].value: ")
 
@@ -204,7 +216,9 @@ def test_own_number_of_cores() -> None:
 def test_cores_of_both_pools() -> None:
     """Both resources in one container: one was taken, the other forgotten; it is an error."""
     both = {CORES: "1", NON_ISOLCPUS: "1"}
-    response = json.loads(admit.answer("mutate", review(pod(containers=[container(resources={"limits": both})])), WORLD).body)["response"]
+    response = json.loads(
+        admit.answer("mutate", review(pod(containers=[container(resources={"limits": both})])), WORLD).body
+    )["response"]
 
     assert response["status"]["message"].startswith("NG503 spec.containers[0].resources: ")
 
@@ -288,7 +302,9 @@ def test_volume_name_taken() -> None:
 def test_volume_there_already() -> None:
     """A volume that is there as the rule wants it is not added twice, whatever the API server filled in."""
     there = pod(
-        containers=[container(resources=cores("1"), volumeMounts=[{"name": "cmk-host-proc", "mountPath": "/host/proc/"}])],
+        containers=[
+            container(resources=cores("1"), volumeMounts=[{"name": "cmk-host-proc", "mountPath": "/host/proc/"}])
+        ],
         volumes=[{"name": "cmk-host-proc", "hostPath": {"path": "/proc", "type": ""}}],
     )
     after = mutated(there)["spec"]
@@ -301,7 +317,10 @@ def test_mount_path_taken() -> None:
     """A container that has something else at the path is left alone, and a volume that nobody mounts then is not added."""
     taken = pod(
         containers=[
-            container(resources=cores("1"), volumeMounts=[{"name": "own", "mountPath": "/opt/bin"}, {"name": "own", "mountPath": "/host/proc"}])
+            container(
+                resources=cores("1"),
+                volumeMounts=[{"name": "own", "mountPath": "/opt/bin"}, {"name": "own", "mountPath": "/host/proc"}],
+            )
         ],
         volumes=[{"name": "own", "emptyDir": {}}],
     )
@@ -315,8 +334,14 @@ def test_mount_path_taken() -> None:
     "change",
     [
         pytest.param({"metadata": {"annotations": None, "name": "web"}}, id="annotations"),
-        pytest.param({"spec": {"containers": [container(resources=None)], "initContainers": None}}, id="resources and initContainers"),
-        pytest.param({"spec": {"containers": [container(resources={"requests": None, "limits": None})]}}, id="requests and limits"),
+        pytest.param(
+            {"spec": {"containers": [container(resources=None)], "initContainers": None}},
+            id="resources and initContainers",
+        ),
+        pytest.param(
+            {"spec": {"containers": [container(resources={"requests": None, "limits": None})]}},
+            id="requests and limits",
+        ),
         pytest.param({"spec": None}, id="spec"),
         pytest.param({"metadata": None}, id="metadata"),
     ],
@@ -370,7 +395,7 @@ def test_form_of_the_answer() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "operation"), [("Service", "CREATE"), ("Pod", "DELETE"), ("Pod", "CONNECT"), ("Node", "UPDATE")], ids=lambda value: str(value)
+    ("kind", "operation"), [("Service", "CREATE"), ("Pod", "DELETE"), ("Pod", "CONNECT"), ("Node", "UPDATE")], ids=str
 )
 def test_other_requests(kind: str, operation: str) -> None:
     """What is no new pod is allowed as it is; the original broke the connection, or did not look at the operation."""

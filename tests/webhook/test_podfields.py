@@ -14,7 +14,12 @@ from noisegate.webhook.podfields import same
         pytest.param({"secret": {"secretName": "x"}}, {"secret": {"secretName": "x", "defaultMode": 420}}, id="mode"),
         pytest.param(
             {"downwardAPI": {"items": [{"path": "a", "fieldRef": {"fieldPath": "metadata.labels"}}]}},
-            {"downwardAPI": {"defaultMode": 420, "items": [{"path": "a", "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.labels"}}]}},
+            {
+                "downwardAPI": {
+                    "defaultMode": 420,
+                    "items": [{"path": "a", "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.labels"}}],
+                }
+            },
             id="downward API",
         ),
         pytest.param({"emptyDir": {"sizeLimit": "1024Mi"}}, {"emptyDir": {"sizeLimit": "1Gi"}}, id="quantity"),
@@ -31,7 +36,11 @@ def test_same(wanted: Any, existing: Any) -> None:
     [
         pytest.param({"hostPath": {"path": "/proc"}}, {"hostPath": {"path": "/"}}, id="another path"),
         pytest.param({"hostPath": {"path": "/proc"}}, {"emptyDir": {}}, id="another source"),
-        pytest.param({"hostPath": {"path": "/d", "type": "Directory"}}, {"hostPath": {"path": "/d", "type": ""}}, id="another type"),
+        pytest.param(
+            {"hostPath": {"path": "/d", "type": "Directory"}},
+            {"hostPath": {"path": "/d", "type": ""}},
+            id="another type",
+        ),
         pytest.param({"emptyDir": {}}, {"emptyDir": {"medium": "Memory"}}, id="more than asked"),
         pytest.param({"emptyDir": {"sizeLimit": "1Gi"}}, {"emptyDir": {"sizeLimit": "2Gi"}}, id="another size"),
         pytest.param({"emptyDir": {"sizeLimit": "big"}}, {"emptyDir": {"sizeLimit": "1Gi"}}, id="no size"),

@@ -34,7 +34,9 @@ def request_of(**fields: Any) -> Request:
 @pytest.mark.parametrize("version", [V1, "admission.k8s.io/v1beta1"])
 def test_read(version: str) -> None:
     """The request is read, with its objects as bytes, and the version to answer in."""
-    request, asked_in = read(review(pod(), old=pod({"a": "b"}), operation="UPDATE", version=version, sub_resource="status"))
+    request, asked_in = read(
+        review(pod(), old=pod({"a": "b"}), operation="UPDATE", version=version, sub_resource="status")
+    )
 
     assert asked_in == version
     assert (request.uid, request.operation, request.namespace, request.name) == (UID, "UPDATE", "default", "web")
@@ -45,7 +47,11 @@ def test_read(version: str) -> None:
 
 def test_absent_fields() -> None:
     """A review needs a uid, a kind and an operation; the rest has its empty value."""
-    body = {"apiVersion": V1, "kind": "AdmissionReview", "request": {"uid": "1", "kind": {"kind": "Pod"}, "operation": "CREATE"}}
+    body = {
+        "apiVersion": V1,
+        "kind": "AdmissionReview",
+        "request": {"uid": "1", "kind": {"kind": "Pod"}, "operation": "CREATE"},
+    }
 
     request, _ = read(json.dumps(body).encode())
 
@@ -71,7 +77,9 @@ def test_null_fields(field: str) -> None:
         pytest.param(b"{", "the body is no AdmissionReview: Input data was truncated", id="truncated"),
         pytest.param(b"null", "the body is no AdmissionReview: Expected `object`, got `null`", id="null"),
         pytest.param(b"[]", "the body is no AdmissionReview: Expected `object`, got `array`", id="list"),
-        pytest.param(b"{} x", "the body is no AdmissionReview: JSON is malformed: trailing characters (byte 4)", id="trailing"),
+        pytest.param(
+            b"{} x", "the body is no AdmissionReview: JSON is malformed: trailing characters (byte 4)", id="trailing"
+        ),
         pytest.param(b'{"kind": "\xff"}', "the body is not UTF-8: byte 10: invalid start byte", id="not UTF-8"),
         pytest.param(
             b'{"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1"}',
@@ -196,7 +204,12 @@ def test_many_problems() -> None:
     lines = message(problems).split("\n")
     causes = as_json(denied(request_of(), V1, problems))["response"]["status"]["details"]["causes"]
 
-    assert (lines[0], lines[1], lines[50], lines[51]) == ("53 problems:", "- NG101 spec.x0: wrong", "- NG101 spec.x49: wrong", "- and 3 more")
+    assert (lines[0], lines[1], lines[50], lines[51]) == (
+        "53 problems:",
+        "- NG101 spec.x0: wrong",
+        "- NG101 spec.x49: wrong",
+        "- and 3 more",
+    )
     assert (len(lines), len(causes)) == (52, 50)
 
 

@@ -78,11 +78,16 @@ def test_original_files(text: str, volumes: list[str]) -> None:
 
     (rule,) = loaded.rules
     assert rule.name == "mutations"
-    assert rule.when == When(frozenset({"cmk.intel.com/exclusive-cores", "cmk.intel.com/exclusive-non-isolcpus-cores"}), (), (), None)
+    assert rule.when == When(
+        frozenset({"cmk.intel.com/exclusive-cores", "cmk.intel.com/exclusive-non-isolcpus-cores"}), (), (), None
+    )
     assert rule.containers == "all"
     assert sorted(rule.volumes) == volumes
     assert Leaf(("spec",), "serviceAccountName", "cmk-serviceaccount", element=False) in rule.per_pod
-    assert Leaf(("env",), "CMK_PROC_FS", {"name": "CMK_PROC_FS", "value": "/host/proc"}, element=True) in rule.per_container
+    assert (
+        Leaf(("env",), "CMK_PROC_FS", {"name": "CMK_PROC_FS", "value": "/host/proc"}, element=True)
+        in rule.per_container
+    )
     assert loaded.notes == (
         "mutations.yaml: mutations: gives a service account, a toleration of every taint, host paths to asking pods of "
         "every namespace; write it as a rule with when.namespaces to limit that",
@@ -94,7 +99,11 @@ def test_shipped_file() -> None:
     path = Path(__file__).parents[2] / "mutations.yaml"
     loaded = rules.load(path.read_bytes(), "mutations.yaml")
 
-    assert [(rule.name, rule.when.namespaces) for rule in loaded.rules] == [("cmk", None), ("cmk-isolate", ()), ("sriov-dpdk", ())]
+    assert [(rule.name, rule.when.namespaces) for rule in loaded.rules] == [
+        ("cmk", None),
+        ("cmk-isolate", ()),
+        ("sriov-dpdk", ()),
+    ]
     assert [rule.profile for rule in loaded.rules] == ["", "", "sriov-dpdk"]
     assert [rule.about_cores for rule in loaded.rules] == [True, True, False]
     assert loaded.rules[2].guaranteed
@@ -110,9 +119,13 @@ def test_empty_file() -> None:
     ("text", "expected"),
     [
         pytest.param("mutation: {}", "m.yaml:1: mutation: ", id="unknown top-level key"),
-        pytest.param("rules:\n- name: a\n  when: {}\n  perpod: {}\n", "m.yaml:4: rules[0].perpod: ", id="unknown key of a rule"),
+        pytest.param(
+            "rules:\n- name: a\n  when: {}\n  perpod: {}\n", "m.yaml:4: rules[0].perpod: ", id="unknown key of a rule"
+        ),
         pytest.param("rules:\n- name: Not_A_Name\n  when: {}\n", "m.yaml:2: rules[0].name: ", id="bad name"),
-        pytest.param("rules:\n- {name: a, when: {}}\n- {name: a, when: {}}\n", "m.yaml:3: rules[1].name: ", id="name taken"),
+        pytest.param(
+            "rules:\n- {name: a, when: {}}\n- {name: a, when: {}}\n", "m.yaml:3: rules[1].name: ", id="name taken"
+        ),
         pytest.param(
             "rules:\n- name: a\n  when: {}\n  perPod:\n    spec:\n      toleration: []\n",
             'm.yaml:6: rules[0].perPod.spec.toleration: "toleration": a rule may not set this field; did you mean tolerations?',
@@ -169,6 +182,93 @@ def test_refused(text: str, expected: str) -> None:
         rules.load(text, "m.yaml")
 
     assert str(caught.value).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("rule", "told"),
+    [
+        pytest.param(
+            "when: {}, perPod: {metadata: {annotations: {cmk.intel.com/mutate: 'true'}}}",
+            'perPod.metadata.annotations[cmk.intel.com/mutate]: "true": a rule may not set this: it is the pod\'s word on the rules for exclusive cores',
+            id="the pod's word",
+        ),
+        pytest.param(
+            "when: {}, perPod: {metadata: {annotations: {noisegate.io/volume-paths: x}}}",
+            'perPod.metadata.annotations[noisegate.io/volume-paths]: "x": a rule may not set this: noisegate does, from the mounts of the pod',
+            id="our annotation",
+        ),
+        pytest.param(
+            "when: {}, perPod: {metadata: {annotations: {noisegate.io/rdt-clas: x}}}",
+            'perPod.metadata.annotations[noisegate.io/rdt-clas]: "x": noisegate knows no annotation noisegate.io/rdt-clas; did you mean noisegate.io/rdt-class?',
+            id="annotation that means nothing",
+        ),
+        pytest.param(
+            "when: {}, perPod: {spec: {nodeSelector: {noisegate.io/enforces-disk: 'true'}}}",
+            'perPod.spec.nodeSelector[noisegate.io/enforces-disk]: "true": a rule may not set this: noisegate does where enforcement is required',
+            id="our label",
+        ),
+        pytest.param(
+            "when: {}, perContainer: {env: [{name: CMK_NUM_CORES, value: '2'}]}",
+            'perContainer.env[CMK_NUM_CORES]: "2": a rule may not set this: noisegate does, from what each container asks for',
+            id="our variable",
+        ),
+        pytest.param(
+            "when: {}, perContainer: {env: [{name: A, value: 2}]}",
+            'perContainer.env[A]: 2: the value of a variable is a string; put it in quotation marks, as in "1"',
+            id="variable that is no text",
+        ),
+        pytest.param(
+            "when: {}, perPod: {spec: {nodeSelector: {a: 1}}}",
+            'perPod.spec.nodeSelector[a]: 1: a string is needed; put the value in quotation marks, as in "true"',
+            id="label that is no text",
+        ),
+        pytest.param("when: {}, perPod: {metadata: []}", "perPod.metadata: []: metadata is a map", id="metadata"),
+        pytest.param("when: {}, perPod: {spec: x}", 'perPod.spec: "x": spec is a map', id="spec"),
+        pytest.param(
+            "when: {}, perPod: {spec: {volumes: {}}}", "perPod.spec.volumes: {}: volumes is a list", id="list"
+        ),
+        pytest.param(
+            "when: {}, perContainer: {resources: []}", "perContainer.resources: []: resources is a map", id="map"
+        ),
+        pytest.param(
+            "when: {annotations: {noisegate.io/profile: [a, b]}}",
+            'when.annotations[noisegate.io/profile]: "a, b": a rule is one profile: write one name',
+            id="two profiles",
+        ),
+        pytest.param(
+            "when: {annotations: {noisegate.io/profile: '*'}}",
+            'when.annotations[noisegate.io/profile]: "*": a rule is one profile: write one name',
+            id="every profile",
+        ),
+    ],
+)
+def test_not_for_rules(rule: str, told: str) -> None:
+    """A rule may not say what noisegate decides, nor what no pod could be created with."""
+    with pytest.raises(ConfigError) as caught:
+        rules.load("rules:\n- {name: a, " + rule + "}\n", "m.yaml")
+
+    assert str(caught.value).partition("rules[0].")[2] == told
+
+
+def test_nothing_said() -> None:
+    """What is null or empty says nothing."""
+    loaded = rules.load(
+        "rules:\n- {name: a, when: {}, perPod: {metadata: {annotations: {}}, spec: {volumes: null}}, perContainer: {env: []}}\n",
+        "m.yaml",
+    )
+
+    assert (loaded.rules[0].per_pod, loaded.rules[0].per_container) == ((), ())
+
+
+def test_no_values() -> None:
+    """A condition without values could never hold."""
+    with pytest.raises(ConfigError, match="when.annotations"):
+        rules.load("rules:\n- {name: a, when: {annotations: {x: []}}}\n", "m.yaml")
+
+
+def test_harmless_original() -> None:
+    """The original's form without privileges gives no warning."""
+    assert rules.load("mutations: {perContainer: {env: [{name: A, value: b}]}}", "m.yaml").notes == ()
 
 
 def test_everything_at_once() -> None:
