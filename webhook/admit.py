@@ -85,7 +85,7 @@ def judge(request: Request, endpoint: str, world: World) -> Outcome:
         return Outcome([], [])
     try:
         return judge_kind(request, world, endpoint.endswith("mutate"), endpoint.startswith("warn/"))
-    except (objects.NotThatObject, RecursionError) as error:
+    except (objects.NotThatObject, msgspec.MsgspecError, RecursionError) as error:
         return Outcome([Problem(NOT_READABLE.id, "", "", f"this is no {request.kind.kind}: {error}")], [])
 
 

@@ -1,7 +1,6 @@
-"""The long way: calls that are not ordinary, by aiohttp's `web.Server`; and every call where decisions need look-ups."""
+"""The long way: whatever is not an ordinary call, by aiohttp's `web.Server`."""
 
 import asyncio
-import math
 import time
 from typing import Any, Final, cast
 
@@ -9,7 +8,7 @@ from aiohttp import ClientError, StreamReader, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import HttpVersion11, RawRequestMessage
 
-from noisegate.webhook.edge import Edge, Peer, Prefetch, logger
+from noisegate.webhook.edge import Edge, Peer, logger
 from noisegate.webhook.metrics import Endpoint
 from noisegate.webhook.reply import JSON, Reply, refusal, response
 
@@ -96,7 +95,9 @@ class Server(web.Server):
         try:
             return await self._answer(request, connection.peer)
         except _RefusedError as error:
-            self.edge.refuse(connection.peer, error.reason, error.status, error.sentence, request.raw_path)
+            # A client that has left within its body is counted where connections end.
+            if connection.transport is not None:
+                self.edge.refuse(connection.peer, error.reason, error.status, error.sentence, request.raw_path)
             unread = not request.content.is_eof()
             return refusal(error.status, error.sentence, close=error.close or unread, **error.headers)
         finally:
@@ -117,8 +118,8 @@ class Server(web.Server):
         else:
             try:
                 body = await self._body(request, peer)
-                if body and edge.prefetch is not None:
-                    await self._prefetch(edge.prefetch, body, peer)
+                if body and (wait := edge.look_up(body)) is not None:
+                    await edge.looked_up(peer, wait)
             finally:
                 edge.calls.give_back(peer.client)
         if not body:
@@ -184,15 +185,6 @@ class Server(web.Server):
             if room > SMALL_BODY:
                 edge.bytes.give_back(peer.client, room - SMALL_BODY)
         return bytes(body)
-
-    async def _prefetch(self, prefetch: Prefetch, body: bytes, peer: Peer) -> None:
-        peer.waits, peer.deadline = "decision", math.inf
-        try:
-            async with asyncio.timeout(self.edge.config.prefetch_seconds):
-                await prefetch(body)
-        except Exception as error:  # noqa: BLE001  (what is not known is not known: that is for the decision to say)
-            self.edge.metrics.prefetch_failures.inc()
-            self.edge.log.fault("prefetch-failed", cause=error)
 
     def _request(
         self,

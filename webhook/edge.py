@@ -22,8 +22,9 @@ from noisegate.webhook.tls import Tls
 
 Decide = Callable[[str, bytes], Answer]
 """Takes the endpoint's name and the body."""
-Prefetch = Callable[[bytes], Awaitable[None]]
-"""Makes sure that what a body's decision looks up is known, as far as it can be."""
+Prefetch = Callable[[bytes], Awaitable[None] | None]
+"""Makes sure that what a body's decision looks up is known, as far as it can be. Whoever returns None at once says that
+nothing must be waited for, and the call is answered without a detour."""
 
 CLOSING_SECONDS: Final = 2.0
 """Seconds for a client to say good-bye in TLS; then the connection is cut."""
@@ -131,6 +132,25 @@ class Edge:
         secured = self.tls
         return secured is not None and secured.client_ca != peer.client_ca
 
+    def look_up(self, body: bytes) -> Awaitable[None] | None:
+        """Begin the look-ups before a decision; return what must be waited for, if anything must."""
+        if self.prefetch is None:
+            return None
+        try:
+            return self.prefetch(body)
+        except Exception as error:  # noqa: BLE001  (what is not known is not known: that is for the decision to say)
+            self._not_known(error)
+            return None
+
+    async def looked_up(self, peer: Peer, wait: Awaitable[None]) -> None:
+        """Wait for look-ups, for a while."""
+        peer.waits, peer.deadline = "decision", math.inf
+        try:
+            async with asyncio.timeout(self.config.prefetch_seconds):
+                await wait
+        except Exception as error:  # noqa: BLE001  (as above)
+            self._not_known(error)
+
     def decide(self, endpoint: Endpoint, body: bytes, began: float) -> Answer:
         """Decide, and count.
 
@@ -199,6 +219,10 @@ class Edge:
         peer.waits = "end"
         peer.deadline = self._clock() + CLOSING_SECONDS
         peer.transport.close()
+
+    def _not_known(self, error: Exception) -> None:
+        self.metrics.prefetch_failures.inc()
+        self.log.fault("prefetch-failed", cause=error)
 
     def _end(self, peer: Peer) -> None:
         waits = peer.waits

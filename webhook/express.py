@@ -9,7 +9,7 @@ handed to aiohttp's `web.Server`, bytes and all, for the rest of its life.
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, NamedTuple, cast
 
 from aiohttp.base_protocol import BaseProtocol
@@ -64,14 +64,16 @@ class Express(asyncio.Protocol):
         self._missing = 0
         self._parts: list[bytes] = []
         self._began = 0.0
+        self._held = False
         self._paused = False
         self._kept = b""
+        self._waiting: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take up the connection."""
         self._transport = cast("asyncio.Transport", transport)
         self._peer = self._edge.welcome(self._transport, self._address, self._secured)
-        if self._peer.refused or self._edge.prefetch is not None:
+        if self._peer.refused:
             self._hand_over(b"")
 
     def data_received(self, data: bytes) -> None:
@@ -79,7 +81,7 @@ class Express(asyncio.Protocol):
         if self._kept:
             data, self._kept = self._kept + data, b""
         while data:
-            if self._paused:
+            if self._paused or self._waiting is not None:
                 self._kept = data
                 return
             if self._call is not None:
@@ -92,7 +94,7 @@ class Express(asyncio.Protocol):
                 return
             whole = end + call.length
             if len(data) < whole:
-                if not self._edge.calls.take(self._peer.client):
+                if not self._take():
                     self._hand_over(data)
                     return
                 self._call = call
@@ -101,12 +103,16 @@ class Express(asyncio.Protocol):
                 self._parts.append(data[end:])
                 self._edge.await_(self._peer, "body")
                 return
-            self._answer(call, data[end:whole], time.perf_counter())
+            if not self._decide(call, data[end:whole], time.perf_counter()):
+                self._hand_over(data)
+                return
             data = data[whole:] if len(data) > whole else b""
 
     def connection_lost(self, _exc: Exception | None) -> None:
         """Let go."""
-        self._release()
+        if self._waiting is not None:
+            self._waiting.cancel()
+        self._give_back()
         self._edge.goodbye(self._peer)
 
     def pause_writing(self) -> None:
@@ -131,14 +137,42 @@ class Express(asyncio.Protocol):
         self._parts.append(data[: self._missing])
         rest = data[self._missing :]
         call, body = cast("Ordinary", self._call), b"".join(self._parts)
-        self._release()
-        self._answer(call, body, self._began)
+        self._call = None
+        self._parts = []
+        self._decide(call, body, self._began)
         return rest
 
-    def _release(self) -> None:
-        if self._call is not None:
-            self._call = None
-            self._parts = []
+    def _decide(self, call: Ordinary, body: bytes, began: float) -> bool:
+        """Answer a call, now or when its look-ups are done; return False if there is no place to wait for them."""
+        wait = self._edge.look_up(body)
+        if wait is None:
+            self._give_back()
+            self._answer(call, body, began)
+            return True
+        if not (self._held or self._take()):
+            if asyncio.iscoroutine(wait):
+                wait.close()
+            return False
+        self._transport.pause_reading()
+        self._waiting = asyncio.get_running_loop().create_task(self._answer_later(wait, call, body, began))
+        return True
+
+    async def _answer_later(self, wait: Awaitable[None], call: Ordinary, body: bytes, began: float) -> None:
+        await self._edge.looked_up(self._peer, wait)
+        self._waiting = None
+        self._give_back()
+        self._answer(call, body, began)
+        if not (self._paused or self._transport.is_closing()):
+            self._transport.resume_reading()
+            self.data_received(b"")
+
+    def _take(self) -> bool:
+        self._held = self._edge.calls.take(self._peer.client)
+        return self._held
+
+    def _give_back(self) -> None:
+        if self._held:
+            self._held = False
             self._edge.calls.give_back(self._peer.client)
 
     def _answer(self, call: Ordinary, body: bytes, began: float) -> None:

@@ -374,9 +374,7 @@ def readable(place: str) -> str:
     path = ""
     for escaped in place.split("/")[1:]:
         step = escaped.replace("~1", "/").replace("~0", "~")
-        if step.isdigit():
-            path += f"[{step}]"
-        elif "." in step or "/" in step:
+        if step.isdigit() or "." in step or "/" in step:
             path += f"[{step}]"
         else:
             path += f".{step}" if path else step

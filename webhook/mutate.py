@@ -131,7 +131,8 @@ def _settle(
     """
     document = msgspec.json.decode(raw)
     for step in template.split("/")[1:]:
-        document = document[step]
+        document = (document or {}).get(step)
+    document = document or {}
     patch = Patch()
     topped_up = [warning for warning in outcome.warnings if warning.code == devices.TOPPED_UP.id]
     for _ in range(MOST_PASSES):
@@ -197,7 +198,7 @@ def _look(
     found.warnings += kinds.warnings
     bad |= asked.bad
     _judge(asked, pod, namespace, policy, catalogue, claims, fired, bad, found)
-    _judge_rules(fired, rules, pod, namespace, found)
+    _judge_rules(fired, rules, pod, namespace, found, later=later)
     if cores and mutate is False and not opted_out:
         found.warn(
             cpu.OPT_OUT_IGNORED,
@@ -287,7 +288,7 @@ def _enforced(asked: Asked, bad: set[Kind]) -> tuple[Kind, ...]:
     return tuple(kinds)
 
 
-def _judge_rules(fired: Fired, rules: Rules, pod: Pod, namespace: str, found: Findings) -> None:
+def _judge_rules(fired: Fired, rules: Rules, pod: Pod, namespace: str, found: Findings, *, later: bool) -> None:
     """Check that the profile asked for exists and works here, and what fired rules need of the pod."""
     profile = fired.annotations.get(keys.PROFILE)
     if profile is not None:
@@ -316,7 +317,9 @@ def _judge_rules(fired: Fired, rules: Rules, pod: Pod, namespace: str, found: Fi
     for rule in fired.rules:
         if rule.guaranteed:
             for path, container, lacking in not_guaranteed(pod):
-                found.deny(
+                # In a template: a LimitRange may still give the limits.
+                tell = found.warn if later else found.deny
+                tell(
                     NOT_GUARANTEED,
                     path,
                     "",

@@ -231,8 +231,8 @@ def _compile(model: _Rule, place: str, wrong: manifests.Wrongs) -> tuple[Rule, l
 
     per_pod = tuple(_leaves(pod, (), f"{place}.perPod", wrong))
     per_container = tuple(_leaves(container, (), f"{place}.perContainer", wrong))
-    _check_own(per_pod, f"{place}.perPod", wrong)
-    _check_own(per_container, f"{place}.perContainer", wrong)
+    _check_own(per_pod, model.on_conflict, f"{place}.perPod", wrong)
+    _check_own(per_container, model.on_conflict, f"{place}.perContainer", wrong)
     mounted = {leaf.value.get("name") for leaf in per_container if leaf.path in _MOUNTS}
     volumes = {leaf.identity: leaf for leaf in per_pod if leaf.path == ("spec", "volumes") and leaf.identity in mounted}
     when = When(
@@ -299,7 +299,7 @@ def _map(parent: Mapping[str, Any], field: str, place: str, wrong: manifests.Wro
     return {}
 
 
-def _check_own(leaves: tuple[Leaf, ...], place: str, wrong: manifests.Wrongs) -> None:
+def _check_own(leaves: tuple[Leaf, ...], on_conflict: Conflict | None, place: str, wrong: manifests.Wrongs) -> None:
     """Refuse what noisegate decides itself, and what a pod could then not be created with."""
     for path, identity, value, _ in leaves:
         here = f"{place}.{'.'.join(path)}[{identity}]"
@@ -315,6 +315,12 @@ def _check_own(leaves: tuple[Leaf, ...], place: str, wrong: manifests.Wrongs) ->
                 )
         elif path == ("spec", "nodeSelector") and identity.startswith(keys.ENFORCES):
             wrong.add(here, value, "a rule may not set this: noisegate does where enforcement is required")
+        elif path[:1] == ("resources",) and identity in keys.CORE_RESOURCES and on_conflict == "replace":
+            wrong.add(
+                here,
+                value,
+                "a rule may not replace the cores that a container asks for; leave onConflict out, or write deny",
+            )
         elif path == ("env",):
             if identity == keys.CPU_ENV:
                 wrong.add(

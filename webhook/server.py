@@ -1,25 +1,27 @@
 """The admission server: its ports, the files it follows, its beginning and its end.
 
-run -> one process:  serve                     the TLS port and the health port
-    -> several:      workers.Parent -> serve   every worker has the TLS port, the parent the health port
+One process has both ports (`serve`). Of several (`workers.run`), each has the TLS port (`serve`), and their parent has
+the health port.
 """
 
 import asyncio
-import contextlib
-import signal
 import socket
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
-from noisegate.webhook import tls
+from noisegate.webhook import tls, workers
 from noisegate.webhook.edge import Decide, Edge, Prefetch
 from noisegate.webhook.health import Health
 from noisegate.webhook.listen import Listener, bind
 from noisegate.webhook.log import Log, take_over
 from noisegate.webhook.metrics import Metrics
 from noisegate.webhook.serverconfig import ServerConfig
-from noisegate.webhook.watch import Watch
+from noisegate.webhook.stop import Stop
+from noisegate.webhook.watch import Outcome, Watch
+from noisegate.webhook.workers import Link
+
+__all__ = ["CERTIFICATE", "ENDPOINTS", "Build", "Stop", "Where", "World", "in_loop", "run", "serve", "watched"]
 
 ENDPOINTS: Final = ("mutate", "validate", "warn/mutate", "warn/validate")
 CERTIFICATE: Final = "certificate"
@@ -46,7 +48,7 @@ class World(Protocol):
     @property
     def watches(self) -> Sequence[Watch]: ...  # noqa: D102
     def notes(self) -> Sequence[str]:
-        """Return what an operator should know, a line each."""
+        """Return what an operator should know, a line each. Called often; never raises."""
         ...
 
 
@@ -58,30 +60,6 @@ class Where(NamedTuple):
 
     port: int
     health_port: int
-
-
-class Stop:
-    """The wish that a server ends: the first time in good order, the second time at once."""
-
-    def __init__(self) -> None:
-        self.asked: Final = asyncio.Event()
-        self.insisted: Final = asyncio.Event()
-
-    def ask(self) -> None:
-        """Ask, or insist."""
-        (self.insisted if self.asked.is_set() else self.asked).set()
-
-    def on_signals(self) -> None:
-        """Ask at SIGTERM and SIGINT."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.ask)
-
-    async def within(self, seconds: float) -> None:
-        """Wait for a time, less if somebody insists."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self.insisted.wait()
 
 
 def run(
@@ -103,13 +81,26 @@ def run(
     """
     log = log or Log()
     take_over(log)
-    if config.processes > 1:
-        from noisegate.webhook import workers  # noqa: PLC0415  (one process needs no parent)
 
-        return workers.run(config, build, log=log, codes=codes, version=version)
-    world = build()
-    metrics = Metrics(ENDPOINTS, codes, watched(config, world), version)
-    return in_loop(serve(config, world, metrics=metrics, log=log))
+    def metrics_of(world: World, folder: str = "") -> Metrics:
+        return Metrics(ENDPOINTS, codes, watched(config, world), version, folder)
+
+    if config.processes == 1:
+        world = build()
+        return in_loop(serve(config, world, metrics=metrics_of(world), log=log))
+
+    def work(config: ServerConfig, link: Link, folder: str) -> int:
+        world = build()
+        metrics = metrics_of(world, folder)
+
+        async def main() -> int:
+            stop = Stop()
+            link.obey(stop)
+            return await serve(config, world, metrics=metrics, log=log, stop=stop, told=link.tell)
+
+        return in_loop(main())
+
+    return workers.run(config, work, lambda folder: Metrics(ENDPOINTS, codes, (), version, folder), log)
 
 
 def in_loop(main: Coroutine[Any, Any, int]) -> int:
@@ -257,22 +248,24 @@ class _Service:
             self._tell()
             await asyncio.sleep(self.config.poll_seconds)
             for watch in self.watches:
-                outcome = await asyncio.to_thread(watch.check)
-                if outcome.result == "unchanged":
-                    continue
-                refused = outcome.result == "refused"
-                self.metrics.reload(watch.what, outcome.result, watch.last_success, refused=refused)
-                write = self.log.warning if refused else self.log.info
-                write(
-                    "reload", what=watch.what, result=outcome.result, **({"reason": outcome.reason} if refused else {})
-                )
+                self._note(watch, await asyncio.to_thread(watch.check))
+
+    def _note(self, watch: Watch, outcome: Outcome) -> None:
+        if outcome.result == "unchanged":
+            return
+        refused = outcome.result == "refused"
+        self.metrics.reload(watch.what, outcome.result, watch.last_success, refused=refused)
+        if refused:
+            self.log.warning("reload", what=watch.what, result=outcome.result, reason=outcome.reason)
+        else:
+            self.log.info("reload", what=watch.what, result=outcome.result)
 
     def _certificate(self) -> list[Watch]:
         config = self.config
         if not config.cert:
             return []
 
-        def put_in_force(contents: Any) -> None:
+        def put_in_force(contents: Mapping[str, bytes]) -> None:
             secured = tls.read(contents, config.cert, config.key, config.client_ca)
             self.metrics.certificate_expiry.set(secured.expires)
             self.edge.tls = secured

@@ -22,8 +22,8 @@ from noisegate.webhook.health import Health
 from noisegate.webhook.listen import bind
 from noisegate.webhook.log import Log
 from noisegate.webhook.metrics import Metrics
-from noisegate.webhook.server import ENDPOINTS, Build, Stop, in_loop, serve, watched
 from noisegate.webhook.serverconfig import ServerConfig
+from noisegate.webhook.stop import Stop
 
 FIRST_PAUSE: Final = 0.1
 """Seconds before a worker that died is started again; doubled with every death in a row."""
@@ -55,24 +55,76 @@ class _Worker:
         self.began = 0.0
 
 
-def run(config: ServerConfig, build: Build, *, log: Log, codes: Sequence[str], version: str) -> int:
-    """Serve with several processes until a signal: see `server.run`."""
+class Link:
+    """What a worker and its parent say to each other.
+
+    Args:
+        link: The worker's end, not blocking.
+    """
+
+    def __init__(self, link: socket.socket) -> None:
+        self._link: Final = link
+        self._last = b""
+
+    def tell(self, reasons: Sequence[str], notes: Sequence[str]) -> None:
+        """Tell the parent why the worker is not ready, and what else there is to know, if that has changed."""
+        # The line feed before it ends what a full socket took of the line before.
+        line = b"\n" + msgspec.json.encode(_Told(list(reasons), list(notes))) + b"\n"
+        if line == self._last:
+            return
+        try:
+            sent = self._link.send(line)
+        except OSError:
+            sent = 0
+        # What did not go out whole is told again at the next look at the files.
+        self._last = line if sent == len(line) else b""
+
+    def obey(self, stop: Stop) -> None:
+        """Ask for the end when the parent says so, or has ended."""
+        asyncio.get_running_loop().add_reader(self._link.fileno(), self.hear, stop)
+
+    def hear(self, stop: Stop) -> None:
+        """Read what the parent says: whatever it is, it is the wish to end."""
+        with contextlib.suppress(ConnectionError):
+            try:
+                self._link.recv(64)
+            except BlockingIOError:
+                return
+        asyncio.get_running_loop().remove_reader(self._link.fileno())
+        if not stop.asked.is_set():
+            stop.ask()
+
+
+Work = Callable[[ServerConfig, Link, str], int]
+"""Serves in a worker, with the link to its parent, and numbers in a folder; returns its exit status."""
+
+
+def run(config: ServerConfig, work: Work, metrics: Callable[[str], Metrics], log: Log) -> int:
+    """Serve with several processes until a signal; return the exit status.
+
+    Args:
+        config: How to serve.
+        work: What a worker does.
+        metrics: Makes the parent's own metrics, with numbers in a folder.
+        log: Where events are told.
+    """
     folder = tempfile.mkdtemp(prefix="noisegate-")
+
+    async def main() -> int:
+        return await _Parent(config, work, metrics(folder), log, folder=folder).run()
+
     try:
-        return asyncio.run(_Parent(config, build, log=log, codes=codes, version=version, folder=folder).run())
+        return asyncio.run(main())
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 class _Parent:
-    def __init__(
-        self, config: ServerConfig, build: Build, *, log: Log, codes: Sequence[str], version: str, folder: str
-    ) -> None:
+    def __init__(self, config: ServerConfig, work: Work, metrics: Metrics, log: Log, *, folder: str) -> None:
         self.config = config
-        self.build = build
+        self.work = work
+        self.metrics = metrics
         self.log = log
-        self.codes = codes
-        self.version = version
         self.folder = folder
         self.workers = [_Worker(number) for number in range(config.processes)]
         self.held: list[socket.socket] = []
@@ -90,15 +142,14 @@ class _Parent:
             self.config = replace(self.config, port=port[0].getsockname()[1])
             health_port = bind(self.config.health_address, self.config.health_port)
             self.held += health_port
-            metrics = Metrics(ENDPOINTS, self.codes, (), self.version, self.folder)
-            health = Health(self._reasons, self._notes, metrics.text)
+            health = Health(self._reasons, self._notes, self.metrics.text)
             self.stop.on_signals()
-            loop.add_signal_handler(signal.SIGCHLD, self._bury, metrics)
+            loop.add_signal_handler(signal.SIGCHLD, self._bury)
             for worker in self.workers:
                 self._start(worker)
             await health.open(health_port)
             await self.stop.asked.wait()
-            metrics.draining.set(1)
+            self.metrics.draining.set(1)
             await self._leave()
             await health.close()
         finally:
@@ -136,16 +187,8 @@ class _Parent:
             for foreign in (ours, *self.held, *(other.link for other in self.workers if other.link)):
                 # By number: closing the object would speak to the event loop that we share with the parent.
                 os.close(foreign.fileno())
-            world = self.build()
-            metrics = Metrics(ENDPOINTS, self.codes, watched(self.config, world), self.version, self.folder)
             link.setblocking(False)
-
-            async def main() -> int:
-                stop = Stop()
-                asyncio.get_running_loop().add_reader(link.fileno(), _obey, link, stop)
-                return await serve(self.config, world, metrics=metrics, log=self.log, stop=stop, told=_teller(link))
-
-            status = in_loop(main())
+            status = self.work(self.config, Link(link), self.folder)
         except (ValueError, OSError) as error:
             self.log.fault("start-failed", worker=worker.number, reason=str(error))
         except BaseException as error:  # noqa: BLE001  (nothing may get back into the parent's frames)
@@ -175,15 +218,15 @@ class _Parent:
             port, health_port = self.config.port, self.held[-1].getsockname()[1]
             self.log.info("all-ready", processes=len(self.workers), port=port, health_port=health_port)
 
-    def _bury(self, metrics: Metrics) -> None:
+    def _bury(self) -> None:
         for worker in self.workers:
             if not worker.pid:
                 continue
             pid, status = os.waitpid(worker.pid, os.WNOHANG)
             if pid:
-                self._died(worker, os.waitstatus_to_exitcode(status), metrics)
+                self._died(worker, os.waitstatus_to_exitcode(status))
 
-    def _died(self, worker: _Worker, status: int, metrics: Metrics) -> None:
+    def _died(self, worker: _Worker, status: int) -> None:
         loop = asyncio.get_running_loop()
         mark_process_dead(worker.pid, self.folder)  # type: ignore[no-untyped-call]
         if worker.link is not None:
@@ -202,7 +245,7 @@ class _Parent:
             return
         worker.deaths = 0 if lived > HEALTHY_SECONDS else worker.deaths + 1
         pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(worker.deaths, 10) / 2)
-        metrics.restarts.inc()
+        self.metrics.restarts.inc()
         self.log.fault("worker-died", worker=worker.number, pid=pid, status=status, again_in_seconds=pause)
         loop.call_later(pause, self._start, worker)
 
@@ -241,35 +284,3 @@ class _Parent:
 
     def _notes(self) -> list[str]:
         return list(dict.fromkeys(note for worker in self.workers for note in worker.told.notes))
-
-
-def _teller(link: socket.socket) -> Callable[[Sequence[str], Sequence[str]], None]:
-    last = b""
-
-    def tell(reasons: Sequence[str], notes: Sequence[str]) -> None:
-        nonlocal last
-        # The line feed before it ends what a full socket took of the line before.
-        line = b"\n" + msgspec.json.encode(_Told(list(reasons), list(notes))) + b"\n"
-        if line == last:
-            return
-        try:
-            sent = link.send(line)
-        except OSError:
-            sent = 0
-        # What did not go out whole is told again at the next look at the files.
-        last = line if sent == len(line) else b""
-
-    return tell
-
-
-def _obey(link: socket.socket, stop: Stop) -> None:
-    try:
-        link.recv(64)
-    except BlockingIOError:
-        return
-    except OSError:
-        pass
-    # A word from the parent, or its end.
-    asyncio.get_running_loop().remove_reader(link.fileno())
-    if not stop.asked.is_set():
-        stop.ask()

@@ -164,7 +164,7 @@ def test_any_json(data: st.DataObject, world: World, endpoint: str) -> None:
     obj = pod if kind == "Pod" else workload(kind, pod)
     old = data.draw(st.sampled_from([None, obj]))
     sound = json.loads(review(obj, old=old, operation=data.draw(st.sampled_from(["CREATE", "UPDATE", "DELETE"]))))
-    body = json.dumps(data.draw(spoiled(sound))).encode()
+    body = json.dumps(data.draw(spoiled(sound))).replace('"huge"', "1e999").encode()
 
     given_answer = admit.answer(endpoint, body, world)
 
@@ -184,7 +184,7 @@ def test_patch(pod: Json, world: World) -> None:
 
     if all(rule.on_conflict != "replace" for rule in world.rules.rules):
         assert_kept(pod, after, ())
-        assert all(without(after, operation) for operation in operations(response))
+        assert all(without(after, pod, operation) for operation in operations(response))
 
 
 COUNTED = ("limits", "requests")
@@ -214,7 +214,7 @@ def test_mutate_twice(pod: Json, world: World) -> None:
     """A pod that was mutated needs nothing more and is valid, as it is and as the API server rewrites it."""
     pod = defaulted(pod)
     response = answer("mutate", pod, world)
-    assume(response["allowed"])
+    assume(bool(response["allowed"]))
     after = patched(pod, response)
 
     for seen in (after, defaulted(after)):
@@ -235,7 +235,7 @@ def test_something_lost(pod: Json, world: World) -> None:
     after = patched(pod, response)
 
     for operation in operations(response):
-        lost = without(after, operation)
+        lost = without(after, pod, operation)
         if lost is None:
             continue
         valid = answer("validate", lost, world)
@@ -244,7 +244,7 @@ def test_something_lost(pod: Json, world: World) -> None:
             assert all(cause["message"].startswith("NG603: ") for cause in valid["status"]["details"]["causes"])
 
 
-def without(after: Json, operation: Json) -> Json | None:
+def without(after: Json, before: Json, operation: Json) -> Json | None:
     """Return a mutated pod without what an operation added, or None where another has replaced that since."""
     after = copy.deepcopy(after)
     *steps, last = (step.replace("~1", "/").replace("~0", "~") for step in operation["path"].split("/")[1:])
@@ -252,7 +252,11 @@ def without(after: Json, operation: Json) -> Json | None:
     for step in steps:
         parent = parent[int(step)] if isinstance(parent, list) else parent[step]
     if isinstance(parent, dict):
-        del parent[last]
+        own = before["metadata"].get(steps[1], {}) if steps[0] == "metadata" and len(steps) > 1 else {}
+        if last in own:
+            parent[last] = own[last]
+        else:
+            del parent[last]
         return after
     added = operation["value"]
     found = [each for each in parent if each == added] or [each for each in parent if covers(each, added)]

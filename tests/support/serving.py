@@ -295,7 +295,7 @@ class Serving:
 
 def trusting(authority: trustme.CA, client: trustme.LeafCert | None = None) -> ssl.SSLContext:
     """Return a client that trusts an authority and shows a certificate."""
-    context = ssl.create_default_context()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     authority.configure_trust(context)
     if client is not None:
         client.configure_cert(context)

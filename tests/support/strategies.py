@@ -298,6 +298,9 @@ def rule_files(draw: st.DrawFn, *, conflicts: tuple[str | None, ...] = (None, "k
         conflict = draw(st.sampled_from(conflicts))
         if conflict is not None:
             rule["onConflict"] = conflict
+        if conflict == "replace":
+            for amounts in rule.get("perContainer", {}).get("resources", {}).values():
+                amounts.pop(CORES, None)
         rules.append(rule)
     return json.dumps({"rules": rules})
 
@@ -310,7 +313,7 @@ json_values: st.SearchStrategy[Any] = st.recursive(
         st.integers(min_value=2**63, max_value=2**70),
         st.floats(allow_nan=False, allow_infinity=False),
         st.text(max_size=8),
-        st.sampled_from(["", "\ud800", "~/", "default", "50Mi/4k", '{"a": 1}', "[" * 3000]),
+        st.sampled_from(["", "\ud800", "~/", "default", "huge", "50Mi/4k", '{"a": 1}', "[" * 3000]),
     ),
     lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=6), inner, max_size=3)),
     max_leaves=6,

@@ -48,7 +48,12 @@ def _serve(files: Path, trust: ssl.SSLContext) -> Iterator[Serve]:
     with ExitStack() as stack:
 
         def start(world: World | None = None, *, plain: bool = False, **settings: Any) -> Serving:
-            addresses = {"binding_address": "127.0.0.1", "health_address": "127.0.0.1", "port": 0, "health_port": 0}
+            addresses: dict[str, Any] = {
+                "binding_address": "127.0.0.1",
+                "health_address": "127.0.0.1",
+                "port": 0,
+                "health_port": 0,
+            }
             pair = {} if plain else {"cert": str(files / "cert.pem"), "key": str(files / "key.pem")}
             times = {"shutdown_delay": 0.0, "drain_seconds": 5.0}
             config = ServerConfig(**(addresses | pair | times | settings))

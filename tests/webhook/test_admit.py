@@ -381,6 +381,15 @@ def test_deep_nesting() -> None:
     assert results == {"patched", "denied", "refused"}
 
 
+def test_number_out_of_range() -> None:
+    """A number that no reader takes, in a field that only some rules make us read, is told."""
+    loaded = rules.load("rules: [{name: a, when: {}, perPod: {spec: {priorityClassName: x}}}]", "m.yaml")
+    body = review(pod()).replace(b'"kind": "Pod", "metadata"', b'"x": 1e400, "kind": "Pod", "metadata"')
+
+    assert admit.answer("mutate", body, World()).result == "allowed"
+    assert admit.answer("mutate", body, World(rules=loaded)).codes == ("NG090",)
+
+
 def test_policy() -> None:
     """The policy's minimum decides what is allowed."""
     tiny = pod({DISK: '{"*": {"limits": {"rbps": "50k"}}}'})
@@ -459,7 +468,10 @@ def test_template_update(kind: str) -> None:
 @pytest.mark.parametrize("spec", [{}, {"template": None}, {"template": {}}, None])
 def test_template_without_a_pod(spec: Any) -> None:
     """A workload without a template asks for nothing."""
-    loaded = rules.load("rules: [{name: a, when: {}, perPod: {spec: {hostAliases: [{ip: 10.0.0.1}]}}}]", "m.yaml")
+    loaded = rules.load(
+        "rules: [{name: a, when: {namespaces: [default]}, perPod: {spec: {hostAliases: [{ip: 10.0.0.1}], initContainers: [{name: i}]}}}]",
+        "m.yaml",
+    )
     empty = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "x"}, "spec": spec}
 
     assert respond(empty, "validate", World(rules=loaded)) == ALLOWED

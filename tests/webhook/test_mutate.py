@@ -320,7 +320,7 @@ def test_template_that_asks_for_more() -> None:
 
 # Profiles.
 
-PROFILE = {
+PROFILE: Json = {
     "when": {"annotations": {"noisegate.io/profile": "router"}},
     "requireQos": "Guaranteed",
     "perPod": {"metadata": {"labels": {"a": "b"}}},
@@ -435,6 +435,16 @@ def test_not_guaranteed(containers: list[Json], spec: Json, lacking: list[str]) 
         for path, _, told in not_guaranteed(decode(pods, json.dumps(obj).encode()))
     ] == lacking
     assert codes(considered(obj, PROFILE)) == ["NG606"] * len(lacking)
+
+
+def test_not_guaranteed_template() -> None:
+    """In a template the limits may still come from a LimitRange: a warning."""
+    outcome = considered(pod({"noisegate.io/profile": "router"}), PROFILE, template=True)
+
+    assert ([problem.code for problem in outcome.problems], [warning.code for warning in outcome.warnings]) == (
+        [],
+        ["NG606", "NG606"],
+    )
 
 
 # Devices.

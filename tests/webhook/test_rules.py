@@ -89,8 +89,10 @@ def test_original_files(text: str, volumes: list[str]) -> None:
         in rule.per_container
     )
     assert loaded.notes == (
-        "mutations.yaml: mutations: gives a service account, a toleration of every taint, host paths to asking pods of "
-        "every namespace; write it as a rule with when.namespaces to limit that",
+        (
+            "mutations.yaml: mutations: gives a service account, a toleration of every taint, host paths to asking pods of "
+            "every namespace; write it as a rule with when.namespaces to limit that"
+        ),
     )
 
 
@@ -222,6 +224,12 @@ def test_refused(text: str, expected: str) -> None:
             'perPod.spec.nodeSelector[a]: 1: a string is needed; put the value in quotation marks, as in "true"',
             id="label that is no text",
         ),
+        pytest.param(
+            "when: {}, onConflict: replace, perContainer: {resources: {limits: {cmk.intel.com/exclusive-cores: 1}}}",
+            "perContainer.resources.limits[cmk.intel.com/exclusive-cores]: 1: "
+            "a rule may not replace the cores that a container asks for; leave onConflict out, or write deny",
+            id="other cores",
+        ),
         pytest.param("when: {}, perPod: {metadata: []}", "perPod.metadata: []: metadata is a map", id="metadata"),
         pytest.param("when: {}, perPod: {spec: x}", 'perPod.spec: "x": spec is a map', id="spec"),
         pytest.param(
@@ -262,7 +270,7 @@ def test_nothing_said() -> None:
 
 def test_no_values() -> None:
     """A condition without values could never hold."""
-    with pytest.raises(ConfigError, match="when.annotations"):
+    with pytest.raises(ConfigError, match=r"when\.annotations"):
         rules.load("rules:\n- {name: a, when: {annotations: {x: []}}}\n", "m.yaml")
 
 

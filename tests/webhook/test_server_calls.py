@@ -9,6 +9,7 @@ from typing import TypeVar
 import pytest
 from serving import SECONDS, Serving, Wire, World, allow, call, review
 
+from noisegate.webhook import express
 from noisegate.webhook.review import Answer
 
 Serve = Callable[..., Serving]
@@ -325,9 +326,18 @@ def test_client_that_leaves_within_a_call_is_told(serve: Serve) -> None:
             wire.send(call(review("x", size))[:-5])
         server.wait_for("refused", number, reason="incomplete")
     assert server.number("noisegate_refused_requests_total", reason="incomplete") == 2
+    assert server.number("noisegate_refused_requests_total", reason="malformed") == 0
     with server.connect() as wire:
         assert wire.ask(call(review("after"))).uid == "after"
     assert server.number("noisegate_failures_total") == 0
+
+
+def test_heads_are_forgotten_when_there_are_too_many(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many different heads come, all mean what they say and only so many are remembered."""
+    monkeypatch.setattr(express, "KNOWN_HEADS", 3)
+    with serve().connect() as wire:
+        for size in [*range(100, 120), *range(100, 120)]:
+            assert wire.ask(call(review(f"u{size}", size))).uid == f"u{size}"
 
 
 def test_plain_http_without_a_certificate(serve: Serve) -> None:

@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
+import re
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 from serving import SECONDS, Gate, Serving, Wire, World, allow, call, review, until
@@ -55,6 +56,8 @@ def test_slow_body_is_ended(serve: Serve, size: int) -> None:
         assert (answer.status, answer.body) == (408, b"the body of the call took longer than 0.2 seconds\n")
         assert slow.ended()
     server.wait_for("refused", reason="slow-body")
+    assert server.number("noisegate_refused_requests_total", reason="malformed") == 0
+    assert server.number("noisegate_refused_requests_total", reason="incomplete") == 0
     assert server.number("noisegate_refused_requests_total", reason="slow-body") == 1
     assert server.get("/metrics").status == 200
     assert server.number("noisegate_requests_in_flight") == 0
@@ -72,6 +75,27 @@ def test_client_that_takes_no_answers_is_cut(serve: Serve) -> None:
             wire.sendall(call(review()) * 3)
             server.wait_for("refused", reason="slow-client")
     assert server.number("noisegate_refused_requests_total", reason="slow-client") == 1
+
+
+@pytest.mark.parametrize("size", [100, 100_000], ids=["short-way", "long-way"])
+def test_client_that_takes_its_answers_late_gets_them_all(serve: Serve, size: int) -> None:
+    """Answers that a client does not take at once wait for it, in order, and so do its further calls."""
+
+    def decide(_endpoint: str, body: bytes) -> Answer:
+        uid = re.search(rb"u-[0-9]", body)
+        assert uid is not None
+        return Answer(200, uid[0] + b" " * (4 << 20), "allowed")
+
+    server = serve(World(decide))
+    with socket.socket() as raw:
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        raw.connect(("127.0.0.1", server.where.port))
+        raw.settimeout(SECONDS)
+        assert server.trust is not None
+        with Wire(server.trust.wrap_socket(raw, server_hostname="localhost")) as wire:
+            wire.send(b"".join(call(review(f"u-{number}", size)) for number in range(4)))
+            until(lambda: bool(server.number("noisegate_requests_total", endpoint="mutate", result="allowed")))
+            assert [wire.receive().body[:3] for _ in range(4)] == [b"u-0", b"u-1", b"u-2", b"u-3"]
 
 
 def test_idle_connection_is_ended(serve: Serve) -> None:
@@ -188,27 +212,53 @@ def test_connections_above_the_cap_are_closed(serve: Serve) -> None:
     assert server.number("noisegate_refused_requests_total", reason="connections") == 1
 
 
-def test_lookups_that_fail_or_take_long_do_not_stop_a_decision(serve: Serve) -> None:
+@pytest.mark.parametrize("size", [100, 100_000], ids=["short-way", "long-way"])
+def test_lookups_that_fail_or_take_long_do_not_stop_a_decision(serve: Serve, size: int) -> None:
     """What cannot be looked up, or not in time, is for the decision to live without; it is counted and told."""
 
-    async def prefetch(body: bytes) -> None:
+    async def late(body: bytes) -> None:
         if b"slow" in body:
             await asyncio.sleep(SECONDS)
         raise LookupError("no API server")
 
+    def prefetch(body: bytes) -> Awaitable[None] | None:
+        if b"known" in body:
+            return None
+        if b"odd" in body:
+            raise ValueError("odd")
+        return late(body)
+
     server = serve(World(allow, prefetch), prefetch_seconds=0.05)
     with server.connect() as wire:
-        assert wire.ask(call(review("slow"))).uid == "slow"
-        assert wire.ask(call(review("broken"))).uid == "broken"
-    assert server.number("noisegate_prefetch_failures_total") == 2
+        for uid in ("slow", "broken", "known", "odd"):
+            assert wire.ask(call(review(uid, size))).uid == uid
+        wire.send(call(review("known-1", size)) + call(review("broken-2", size)) + call(review("known-3", size)))
+        assert [wire.receive().uid for _ in range(3)] == ["known-1", "broken-2", "known-3"]
+        data = call(review("broken-in-pieces", size))
+        wire.send(data[:-10])
+        assert wire.ask(data[-10:]).uid == "broken-in-pieces"
     assert [line["error"] for line in server.told("prefetch-failed")] == [
         "TimeoutError: ",
         "LookupError: no API server",
+        "ValueError: odd",
+        "LookupError: no API server",
+        "LookupError: no API server",
     ]
+    assert server.number("noisegate_prefetch_failures_total") == 5
+    assert b"noisegate_requests_in_flight 0.0" in server.get("/metrics").body
 
 
-def _until_in_flight(server: Serving, calls: int) -> None:
-    until(lambda: server.get("/metrics").body.count(b"noisegate_requests_in_flight %d.0" % calls) == 1)
+def test_client_that_leaves_while_its_call_waits_is_forgotten(serve: Serve, gate: Gate) -> None:
+    """The place of a call whose client has left comes back, and nothing is told of it as a fault."""
+    server = serve(World(prefetch=gate.prefetch), max_in_flight=1)
+    with server.connect() as wire:
+        wire.send(call(review("left")))
+        gate.reached(1)
+    gate.open()
+    until(lambda: b"noisegate_requests_in_flight 0.0" in server.get("/metrics").body)
+    with server.connect() as wire:
+        assert wire.ask(call(review("next"))).uid == "next"
+    assert server.told("unexpected") == []
 
 
 def _ended(raw: socket.socket) -> bool:
@@ -216,3 +266,7 @@ def _ended(raw: socket.socket) -> bool:
         return raw.recv(1) == b""
     except ConnectionResetError:
         return True
+
+
+def _until_in_flight(server: Serving, calls: int) -> None:
+    until(lambda: b"noisegate_requests_in_flight %d.0" % calls in server.get("/metrics").body)

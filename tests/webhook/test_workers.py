@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from noisegate.webhook import workers
-from noisegate.webhook.server import Stop
+from noisegate.webhook.stop import Stop
+from noisegate.webhook.workers import Link
 
 
 @pytest.fixture(name="link")
@@ -23,7 +23,7 @@ def _link() -> Iterator[tuple[socket.socket, socket.socket]]:
 def test_worker_tells_changes_only(link: tuple[socket.socket, socket.socket]) -> None:
     """What was told is not told again; every line is whole between line feeds."""
     ours, theirs = link
-    tell = workers._teller(theirs)
+    tell = Link(theirs).tell
     tell(["starting"], [])
     tell(["starting"], [])
     tell([], ["a note"])
@@ -34,7 +34,7 @@ def test_worker_tells_changes_only(link: tuple[socket.socket, socket.socket]) ->
 def test_what_did_not_go_out_is_told_again(link: tuple[socket.socket, socket.socket]) -> None:
     """A parent that does not read does not block its worker, and hears the latest as soon as it reads."""
     ours, theirs = link
-    tell = workers._teller(theirs)
+    tell = Link(theirs).tell
     note = "x" * 100_000
     for number in range(20):
         tell([], [f"{number} {note}"])
@@ -52,8 +52,9 @@ async def test_worker_obeys(link: tuple[socket.socket, socket.socket], word: boo
     """A word from the parent, or the parent's end, is a wish to stop; nothing to read is not."""
     ours, theirs = link
     stop = Stop()
-    asyncio.get_running_loop().add_reader(theirs.fileno(), workers._obey, theirs, stop)
-    workers._obey(theirs, stop)
+    worker = Link(theirs)
+    worker.obey(stop)
+    worker.hear(stop)
     assert not stop.asked.is_set()
     if word:
         ours.send(b"\n")
