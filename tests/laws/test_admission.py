@@ -239,7 +239,10 @@ def test_something_lost(pod: Json, world: World) -> None:
         if lost is None:
             continue
         valid = answer("validate", lost, world)
-        assert not valid["allowed"]
+        if valid["allowed"]:
+            # Such a rule may take the place of what was added for another's sake: what is left of that is not needed.
+            assert any(rule.on_conflict == "replace" for rule in world.rules.rules)
+            continue
         if answer("mutate", lost, world)["allowed"]:
             assert all(cause["message"].startswith("NG603: ") for cause in valid["status"]["details"]["causes"])
 
