@@ -106,7 +106,7 @@ def _remembered(read_text: Callable[[str, Findings], T]) -> "Callable[[str], _Re
         value = read_text(text, found)
         return value, tuple(found.problems), tuple(found.warnings)
 
-    remembered = lru_cache(maxsize=1024)(reading)
+    remembered = lru_cache(maxsize=256)(reading)
 
     def read_or_remember(text: str) -> _Reading[T]:
         return remembered(text) if len(text) <= LONGEST_REMEMBERED else reading(text)

@@ -107,7 +107,7 @@ def _view(resource: str | None, selector: str | None, kuryr_config: str | None, 
     return View(resource or "", label, subnet, tuple(found.problems), tuple(found.warnings))
 
 
-_view_cached = lru_cache(maxsize=1024)(_view)
+_view_cached = lru_cache(maxsize=512)(_view)
 
 
 def _check_resource_name(name: str, found: Findings) -> None:

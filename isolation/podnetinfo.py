@@ -103,15 +103,14 @@ def _hugepages(container: Container) -> dict[str, dict[str, Any]]:
 
     A size is requested as much as it is limited: Kubernetes fills in a request that is absent.
     """
-    limits = container.resources.limits
-    both = {**limits, **container.resources.requests}
-    pages = [name for name in both if name.startswith(_HUGEPAGES) and name != _HUGEPAGES]
+    limits, requests = container.resources.limits, container.resources.requests
+    pages = {name for name in (*limits, *requests) if name.startswith(_HUGEPAGES) and name != _HUGEPAGES}
     items: dict[str, dict[str, Any]] = {}
     if not pages:
         return items
-    pages.sort()
+    both = {**limits, **requests}
     for side, quantities in (("request", both), ("limit", limits)):
-        for name in pages:
+        for name in sorted(pages):
             if name in quantities and not _is_zero(quantities[name]):
                 path = f"hugepages_{name.removeprefix(_HUGEPAGES).replace('i', '')}_{side}_{container.name}"
                 reference = {"containerName": container.name, "resource": f"{side}s.{name}", "divisor": "1Mi"}

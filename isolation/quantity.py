@@ -53,7 +53,7 @@ class NotWholeError(ValueError):
     """A quantity that is not a whole, positive number of base units."""
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def parse(text: str) -> int | Fraction:
     """Return the exact value of a quantity: an int where it is whole, else a Fraction of at most nine decimals.
 
@@ -96,7 +96,7 @@ def parse(text: str) -> int | Fraction:
     return value
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def whole(text: str) -> int:
     """Return the value of a quantity that must be a whole, positive number of base units.
 

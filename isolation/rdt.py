@@ -95,12 +95,15 @@ class RdtRequest(NamedTuple):
         return (self.pod is not None and self.pod.own) or any(choice.own for choice in self.containers.values())
 
 
+_PREFIXES: Final = (keys.RDT_OWN_POD, keys.RDT_RUNTIME_CONTAINER, keys.RDT_RUNTIME_POD)
+
+
 def read(annotations: Mapping[str, str], found: Findings) -> RdtRequest | None:
     """Return what the annotations mean, or None where they ask for no class. Wrong keys are left out of the result."""
     pod: Choice | None = None
     containers: dict[str, Choice] = {}
     asked = False
-    for key in sorted(annotations):
+    for key in sorted([key for key in annotations if key.startswith(_PREFIXES)]):
         if key.startswith(keys.RDT_OWN_POD):
             own, container = True, key[len(keys.RDT_OWN_CONTAINER) :]
             if key != keys.RDT_OWN_POD and not key.startswith(keys.RDT_OWN_CONTAINER):

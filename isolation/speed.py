@@ -34,7 +34,7 @@ DEFAULT: Final = 4096
 _ANY_CASE: Final = {spelling.lower(): BLOCK_NAMES[size] for spelling, size in BLOCK_SIZES.items()}
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=512)
 def parse(text: str) -> tuple[int, int]:
     """Return bytes per second and block size in bytes.
 

@@ -11,6 +11,7 @@ from noisegate.isolation.catalogue import NOTHING_KNOWN, Catalogue
 from noisegate.isolation.policy import DEFAULT_POLICY, Policy
 from noisegate.isolation.problems import Code, Findings, Problem
 from noisegate.webhook import mutate, objects, review, update
+from noisegate.webhook.memory import Memory
 from noisegate.webhook.mutate import Outcome
 from noisegate.webhook.review import Answer, Request
 from noisegate.webhook.rules import NO_RULES, Rules
@@ -44,6 +45,7 @@ class World(NamedTuple):
         previous: The rules before the last change, for as long as pods mutated with them are on their way; or None.
         catalogue: What is known of the cluster.
         excluded: Namespaces (names or globs) whose objects pass unread.
+        memory: What came of pods seen before; None: every pod is considered anew.
     """
 
     policy: Policy = DEFAULT_POLICY
@@ -51,6 +53,7 @@ class World(NamedTuple):
     previous: Rules | None = None
     catalogue: Catalogue = NOTHING_KNOWN
     excluded: tuple[str, ...] = ()
+    memory: Memory | None = None
 
 
 def answer(endpoint: str, body: bytes, world: World) -> Answer:
@@ -124,9 +127,8 @@ def _judge_new_pod(request: Request, world: World, mutating: bool, warn: bool) -
     pod = decode_pod(request.object)
     if keys.MIRROR in pod.metadata.annotations:
         return Outcome([], [])
-    outcome = mutate.consider(
-        pod, request.object, request.namespace, world.policy, world.rules, world.catalogue, warn=warn
-    )
+    consider = mutate.consider if world.memory is None else world.memory.consider
+    outcome = consider(pod, request.object, request.namespace, world.policy, world.rules, world.catalogue, warn=warn)
     if mutating or not (outcome.patch or outcome.problems):
         return outcome
     if world.previous is not None:

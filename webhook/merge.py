@@ -1,6 +1,7 @@
 """What a rule wants against what a pod has: by Kubernetes' own merge keys, so that a second pass changes nothing."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -83,33 +84,42 @@ class Merge:
             Scope(f"/spec/initContainers/{place}", each) for place, each in enumerate(spec.init_containers)
         ]
 
+    @property
+    def whole(self) -> bool:
+        """Whether the pod was decoded whole."""
+        return self._whole is not None
+
     def put(self, scope: Scope, leaf: Leaf) -> None:
         """Add a leaf that is known to be absent; the first of several equal identities wins."""
-        slot = (scope.pointer, leaf.path, leaf.identity)
+        where, container = scope
+        path, identity, value, element = leaf
+        slot = (where, path, identity)
         if slot in self._settled:
             return
-        self._settled[slot] = leaf.value
-        path = leaf.path
-        depth = self._present(scope, path)
+        self._settled[slot] = value
+        field = (_POD_FIELDS if container is None else _CONTAINER_FIELDS).get(path)
+        if field is not None and field(container or self.pod):
+            depth = len(path)
+        else:
+            depth = self._present(scope, path)
         if depth == len(path):
-            place = scope.pointer + pointer(path)
-            if leaf.element:
-                self.patch.append(place, leaf.value)
+            if element:
+                self.patch.append(where + pointer(path), value)
             else:
-                self.patch.set(f"{place}/{escape(leaf.identity)}", leaf.value)
+                self.patch.set(f"{where}{pointer(path)}/{escape(identity)}", value)
             return
-        root = scope.pointer + pointer(path[: depth + 1])
+        root = where + pointer(path[: depth + 1])
         missing = path[depth + 1 :]
-        innermost: Any = [] if leaf.element else {}
+        innermost: Any = [] if element else {}
         parent = self.patch.make(root, {} if missing else innermost)
         for step in missing[:-1]:
             parent = parent.setdefault(step, {})
         if missing:
             parent = parent.setdefault(missing[-1], innermost)
-        if leaf.element:
-            parent.append(leaf.value)
+        if element:
+            parent.append(value)
         else:
-            parent[leaf.identity] = leaf.value
+            parent[identity] = value
 
     def want(self, scope: Scope, leaf: Leaf, rule: Rule) -> None:
         """Add a leaf of a rule where it is absent; where something else stands, do as the rule or the field says.
@@ -142,7 +152,7 @@ class Merge:
     def want_unit(self, rule: Rule, scopes: Sequence[Scope]) -> None:
         """Add a rule's volumes with the mounts that use them: only what a container mounts, only where its place is free."""
         for name, volume in rule.volumes.items():
-            mounts = [leaf for leaf in rule.per_container if leaf.path in _MOUNTS and leaf.value.get("name") == name]
+            mounts = rule.unit_mounts[name]
             wanted: list[tuple[Scope, Leaf, int | None]] = []
             used = False
             for scope in scopes:
@@ -262,14 +272,9 @@ class Merge:
             NotThatObject: Something else stands there.
         """
         container = scope.container
-        if container is None:
-            if path in _POD_FIELDS:
-                part, attribute = _POD_FIELDS[path]
-                return getattr(getattr(self.pod, part), attribute)
-        elif path in _CONTAINER_FIELDS:
-            return getattr(container, _CONTAINER_FIELDS[path])
-        elif path in _RESOURCES:
-            return getattr(container.resources, path[1])
+        field = (_POD_FIELDS if container is None else _CONTAINER_FIELDS).get(path)
+        if field is not None:
+            return field(container or self.pod)
         value = self._at(scope.pointer)
         for depth, step in enumerate(path):
             value = self._step(value, step, scope.pointer + pointer(path[:depth]))
@@ -282,19 +287,15 @@ class Merge:
         container = scope.container
         if container is None:
             if path in _POD_FIELDS:
-                part, attribute = _POD_FIELDS[path]
-                holder = getattr(self.pod, part)
-                if holder is NO_METADATA or holder is NO_SPEC:
+                if (self.pod.metadata is NO_METADATA) if path[0] == "metadata" else (self.pod.spec is NO_SPEC):
                     return 0
-                return 2 if getattr(holder, attribute) else 1
+                return 2 if _POD_FIELDS[path](self.pod) else 1
             if path == ("spec",):
                 return 0 if self.pod.spec is NO_SPEC else 1
         elif path in _CONTAINER_FIELDS:
-            return 1 if getattr(container, _CONTAINER_FIELDS[path]) else 0
-        elif path in _RESOURCES:
-            if container.resources is NO_RESOURCES:
-                return 0
-            return 2 if getattr(container.resources, path[1]) else 1
+            if _CONTAINER_FIELDS[path](container):
+                return len(path)
+            return 0 if len(path) == 1 or container.resources is NO_RESOURCES else 1
         value = self._at(scope.pointer)
         for depth, step in enumerate(path):
             value = self._step(value, step, scope.pointer + pointer(path[:depth]))
@@ -336,37 +337,53 @@ def _is_same(field: str, wanted: Any, existing: Any) -> bool:
     return podfields.same(wanted, existing)
 
 
-_RESOURCES: Final = (("resources", "limits"), ("resources", "requests"))
 _MOUNTS: Final = (("volumeMounts",), ("volumeDevices",))
-_POD_FIELDS: Final = {
-    ("metadata", "annotations"): ("metadata", "annotations"),
-    ("metadata", "labels"): ("metadata", "labels"),
-    ("spec", "volumes"): ("spec", "volumes"),
-    ("spec", "tolerations"): ("spec", "tolerations"),
-    ("spec", "nodeSelector"): ("spec", "node_selector"),
+# The lists and maps that the typed view of a pod holds.
+_POD_FIELDS: Final[Mapping[tuple[str, ...], Callable[[Any], Any]]] = {
+    ("metadata", "annotations"): attrgetter("metadata.annotations"),
+    ("metadata", "labels"): attrgetter("metadata.labels"),
+    ("spec", "volumes"): attrgetter("spec.volumes"),
+    ("spec", "tolerations"): attrgetter("spec.tolerations"),
+    ("spec", "nodeSelector"): attrgetter("spec.node_selector"),
 }
-_CONTAINER_FIELDS: Final = {("env",): "env", ("volumeMounts",): "volume_mounts", ("volumeDevices",): "volume_devices"}
+_CONTAINER_FIELDS: Final[Mapping[tuple[str, ...], Callable[[Any], Any]]] = {
+    ("env",): attrgetter("env"),
+    ("volumeMounts",): attrgetter("volume_mounts"),
+    ("volumeDevices",): attrgetter("volume_devices"),
+    ("resources", "limits"): attrgetter("resources.limits"),
+    ("resources", "requests"): attrgetter("resources.requests"),
+}
 
 
 def find(leaf: Leaf, existing: Sequence[Any]) -> int | None:
     """Return the position of the element that is the leaf's own, by its merge key or, without one, by its whole value."""
     field, identity = leaf.path[-1], leaf.identity
     if field == "env":
-        places = (place for place, variable in enumerate(existing) if variable.name == identity)
+        for place, variable in enumerate(existing):
+            if variable.name == identity:
+                return place
     elif field == "volumeMounts":
         path = identity.rstrip("/")
-        places = (place for place, mount in enumerate(existing) if mount.mount_path.rstrip("/") == path)
+        for place, mount in enumerate(existing):
+            if mount.mount_path.rstrip("/") == path:
+                return place
     elif field == "volumeDevices":
-        places = (place for place, device in enumerate(existing) if device.device_path == identity)
-    elif podfields.MERGE_KEYS.get(field) == ("name",):
-        places = (
-            place for place, each in enumerate(existing) if isinstance(each, Mapping) and each.get("name") == identity
-        )
+        for place, device in enumerate(existing):
+            if device.device_path == identity:
+                return place
+    elif field == "volumes":
+        for place, volume in enumerate(existing):
+            if volume.get("name") == identity:
+                return place
     elif field in podfields.MERGE_KEYS:
-        places = (place for place, each in enumerate(existing) if identity_of(field, each) == identity)
+        for place, each in enumerate(existing):
+            if identity_of(field, each) == identity:
+                return place
     else:
-        places = (place for place, each in enumerate(existing) if podfields.same(leaf.value, each))
-    return next(places, None)
+        for place, each in enumerate(existing):
+            if podfields.same(leaf.value, each):
+                return place
+    return None
 
 
 def readable(place: str) -> str:

@@ -63,11 +63,13 @@ class Outcome(NamedTuple):
         problems: What cannot be meant or is not allowed, in a stable order.
         warnings: What is doubtful.
         patch: What must be added; None or empty where nothing must.
+        whole: Whether more of the object was read than its typed view.
     """
 
     problems: list[Problem]
     warnings: list[Problem]
     patch: Patch | None = None
+    whole: bool = False
 
 
 def consider(
@@ -101,7 +103,7 @@ def consider(
     view = _View(namespace, policy, rules, catalogue, claims, later=bool(template))
     outcome, fired, again = _look(pod, raw, template, view, {})
     if again and outcome.patch:
-        outcome = _settle(outcome, raw, template, view, fired.injected)
+        outcome = _settle(outcome, raw, template, view, fired.injected)._replace(whole=True)
     if outcome.problems and not warn:
         return outcome._replace(patch=None)
     return outcome
@@ -222,7 +224,7 @@ def _look(
     _name_rules(found, {**fired.injected, **injected})
     found.problems.sort()
     found.warnings.sort()
-    return Outcome(found.problems, found.warnings, merge.patch), fired, _reaches(working, asked, attachments)
+    return Outcome(found.problems, found.warnings, merge.patch, merge.whole), fired, _reaches(working, asked, attachments)
 
 
 def _reaches(rules: Iterable[Rule], asked: Asked, attachments: Attachments | None) -> bool:

@@ -11,8 +11,8 @@ import msgspec
 Quantities = dict[str, str | int | float]
 
 
-class _Partial(msgspec.Struct, frozen=True, gc=False, rename="camel"):
-    """A partial view of a Kubernetes type: unknown fields are skipped."""
+class _Partial(msgspec.Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
+    """A partial view of a Kubernetes type: unknown fields are skipped, absent ones are left out when it is written."""
 
 
 class EnvVar(_Partial, frozen=True):

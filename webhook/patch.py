@@ -38,11 +38,12 @@ def pointer(path: tuple[str, ...]) -> str:
 class Patch:
     """Collects operations. Pointers are RFC 6901 text, already escaped."""
 
-    __slots__ = ("_made", "_operations")
+    __slots__ = ("_base64", "_made", "_operations")
 
     def __init__(self) -> None:
         self._operations: list[_Add | _Replace] = []
         self._made: dict[str, Any] = {}
+        self._base64 = b""
 
     def __bool__(self) -> bool:
         """Tell whether there is anything to do."""
@@ -97,5 +98,7 @@ class Patch:
         return _encode(self._operations)
 
     def base64(self) -> bytes:
-        """Return the patch as an AdmissionResponse carries it."""
-        return binascii.b2a_base64(self.encoded(), newline=False)
+        """Return the patch as an AdmissionResponse carries it; the first time makes it for good."""
+        if not self._base64:
+            self._base64 = binascii.b2a_base64(self.encoded(), newline=False)
+        return self._base64

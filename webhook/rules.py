@@ -64,7 +64,8 @@ class Rule(NamedTuple):
         when: Its conditions.
         per_pod: What the pod gets, volumes that only the rule's own mounts use excepted.
         volumes: Those volumes by name: each is added only when a container mounts it.
-        per_container: What each container gets.
+        unit_mounts: The mounts that use each of those volumes, by its name.
+        per_container: What each container gets, those mounts included.
         containers: `all`, `asking` (those that ask for one of `when.resources`), or names.
         on_conflict: What happens where the pod says something else; None is the default of each field.
         guaranteed: Whether the pod must be of QoS class Guaranteed.
@@ -83,6 +84,7 @@ class Rule(NamedTuple):
     when: When
     per_pod: tuple[Leaf, ...]
     volumes: Mapping[str, Leaf]
+    unit_mounts: Mapping[str, tuple[Leaf, ...]]
     per_container: tuple[Leaf, ...]
     containers: Literal["all", "asking"] | frozenset[str]
     on_conflict: Conflict | None
@@ -253,6 +255,10 @@ def _compile(model: _Rule, place: str, wrong: manifests.Wrongs) -> tuple[Rule, l
         when=when,
         per_pod=tuple(leaf for leaf in per_pod if leaf.identity not in volumes or leaf.path != ("spec", "volumes")),
         volumes=volumes,
+        unit_mounts={
+            name: tuple(leaf for leaf in per_container if leaf.path in _MOUNTS and leaf.value.get("name") == name)
+            for name in volumes
+        },
         per_container=per_container,
         containers=containers,
         on_conflict=model.on_conflict,

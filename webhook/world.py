@@ -15,6 +15,7 @@ from noisegate.isolation.catalogue import Catalogue
 from noisegate.webhook import admit, inventory, manifests, rdtclasses, review, rules
 from noisegate.webhook.faults import ConfigError, Fault
 from noisegate.webhook.manifests import Document
+from noisegate.webhook.memory import Memory
 from noisegate.webhook.review import Answer
 from noisegate.webhook.rules import NO_RULES
 from noisegate.webhook.settings import Settings
@@ -51,7 +52,9 @@ class World:
     prefetch: Final = None
 
     def __init__(self, settings: Settings, clock: Callable[[], float]) -> None:
-        first = admit.World(policy=settings.policy, excluded=settings.policy.exclude_namespaces)
+        first = admit.World(
+            policy=settings.policy, excluded=settings.policy.exclude_namespaces, memory=Memory()
+        )
         self._state = _State(first, first, -math.inf)
         self._complete = settings.catalogue.complete
         self._clock = clock

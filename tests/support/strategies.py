@@ -54,7 +54,15 @@ policies = st.builds(
     st.sampled_from(["off", "required"]),
 )
 
-asking_annotations: st.SearchStrategy[dict[str, str]] = st.fixed_dictionaries(
+_classes = st.sampled_from(["gold", "silver", "system/default"])
+_one_family: st.SearchStrategy[dict[str, str]] = st.one_of(
+    st.just({}),
+    st.fixed_dictionaries({}, optional={RDT + "pod": _classes, RDT + "container.a": _classes}),
+    st.fixed_dictionaries({}, optional={"noisegate.io/rdt-class": _classes, "noisegate.io/rdt-class.b": _classes}),
+    st.just({RDT + "container.a": "gold", "noisegate.io/rdt-class.b": "gold"}),
+)
+
+_asking: st.SearchStrategy[dict[str, str]] = st.fixed_dictionaries(
     {},
     optional={
         DISK: st.sampled_from(
@@ -71,14 +79,11 @@ asking_annotations: st.SearchStrategy[dict[str, str]] = st.fixed_dictionaries(
         NETWORKS: st.sampled_from(
             ["fast", "fast,fast", "plain", "pinned,fast", "kuryr,kuryr", '[{"name": "fast", "interface": "net7"}]']
         ),
-        RDT + "pod": st.sampled_from(["gold", "silver"]),
-        RDT + "container.a": st.sampled_from(["gold", "system/default"]),
-        "noisegate.io/rdt-class": st.sampled_from(["gold", "silver"]),
-        "noisegate.io/rdt-class.b": st.just("silver"),
         "noisegate.io/devices-container": st.sampled_from(["a", "b"]),
         "kubectl.kubernetes.io/default-container": st.sampled_from(["a", "b", "none"]),
     },
 )
+asking_annotations = st.builds(lambda asking, classes: {**asking, **classes}, _asking, _one_family)
 """What may be meant, if the pod has what it speaks of."""
 
 other_annotations: st.SearchStrategy[dict[str, str]] = st.fixed_dictionaries(
@@ -199,7 +204,11 @@ def container(name: str) -> st.SearchStrategy[dict[str, Any]]:
 
 
 specs = _some(
-    {"containers": st.tuples(container("a"), containers("b")).map(lambda parts: [parts[0], *parts[1]])},
+    {
+        "containers": st.tuples(container("a"), container("b"), containers("c")).map(
+            lambda parts: [parts[0], parts[1], *parts[2]]
+        )
+    },
     {
         "initContainers": containers("i", "setup"),
         "volumes": volumes,
@@ -230,6 +239,11 @@ def pods(draw: st.DrawFn) -> dict[str, Any]:
     if given:
         metadata["labels"] = given
     pod: dict[str, Any] = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": draw(specs)}
+    given_volumes = pod["spec"].get("volumes", [])
+    for name in ("v", "w"):
+        limited = f'"{name}"' in annotations.get(DISK, "") and name not in [volume["name"] for volume in given_volumes]
+        if limited and draw(st.integers(0, 3)):
+            pod["spec"]["volumes"] = given_volumes = [*given_volumes, {"name": name, "emptyDir": {}}]
     # Strategies hand out the same dict twice; what jsonpatch does to the one would happen to the other.
     fresh: dict[str, Any] = json.loads(json.dumps(pod))
     return fresh
