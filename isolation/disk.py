@@ -264,7 +264,7 @@ def fit(request: DiskRequest, spec: PodSpec, found: Findings, *, claim_templates
     storage.check_volumes(names, spec, claim_templates, _PLACE, found)
 
 
-def judge(  # noqa: PLR0917  (each of them is what a check of one kind is given)
+def judge(
     request: DiskRequest, spec: PodSpec, namespace: str, policy: DiskPolicy, catalogue: Catalogue, found: Findings
 ) -> None:
     """Report limits below the policy's minimum, and warn of volumes that are known to have no disk.

@@ -158,7 +158,7 @@ def _unmounted(spec: PodSpec, names: Sequence[str]) -> list[str]:
     return list(waiting)
 
 
-def check_claims(  # noqa: PLR0917  (each of them is what a check is given)
+def check_claims(
     names: Container[str],
     volumes: Sequence[Mapping[str, Any]],
     namespace: str,

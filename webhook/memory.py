@@ -16,10 +16,10 @@ from noisegate.webhook.mutate import Outcome
 from noisegate.webhook.objects import NO_METADATA, NO_SPEC, Pod
 from noisegate.webhook.rules import Rules
 
-MOST: Final = 512
+MOST: Final = 256
 """Outcomes remembered; the oldest makes way. Enough for the workloads that are being rolled out at one time."""
 LONGEST: Final = 16 << 10
-"""Bytes of a pod's view that is remembered, so that all of them stay below 8 MiB."""
+"""Bytes of a pod's view that is remembered, so that all of them stay below 4 MiB."""
 
 TOKEN_VOLUME: Final = "kube-api-access-"
 """Begins the name of the token volume; five random characters follow (k8s.io/kubernetes/plugin/pkg/admission/serviceaccount)."""

@@ -224,7 +224,11 @@ def _look(
     _name_rules(found, {**fired.injected, **injected})
     found.problems.sort()
     found.warnings.sort()
-    return Outcome(found.problems, found.warnings, merge.patch, merge.whole), fired, _reaches(working, asked, attachments)
+    return (
+        Outcome(found.problems, found.warnings, merge.patch, merge.whole),
+        fired,
+        _reaches(working, asked, attachments),
+    )
 
 
 def _reaches(rules: Iterable[Rule], asked: Asked, attachments: Attachments | None) -> bool:

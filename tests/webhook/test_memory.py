@@ -18,7 +18,9 @@ from noisegate.webhook.rules import NO_RULES, Rules
 CORES = rules.load("rules: [{name: a, when: {namespaces: [default]}, perContainer: {tty: true}}]", "m.yaml")
 
 
-def consider(memory_: Memory, obj: dict[str, Any], *, file: Rules = NO_RULES, namespace: str = "default", warn: bool = False) -> Outcome:
+def consider(
+    memory_: Memory, obj: dict[str, Any], *, file: Rules = NO_RULES, namespace: str = "default", warn: bool = False
+) -> Outcome:
     """Consider a pod with a memory."""
     raw = json.dumps(obj).encode()
     typed = msgspec.json.decode(raw, type=Pod)
@@ -86,7 +88,12 @@ def test_a_token_volume_that_is_spoken_of_is_itself() -> None:
     """Where an annotation speaks of token volumes, their names are not taken for the same."""
     remembered = Memory()
     for token in ("abcde", "vwxyz"):
-        consider(remembered, asking(token, {"blockio.kubernetes.io/resources": '{"kube-api-access-abcde": {"limits": {"rbps": "5Mi"}}}'}))
+        consider(
+            remembered,
+            asking(
+                token, {"blockio.kubernetes.io/resources": '{"kube-api-access-abcde": {"limits": {"rbps": "5Mi"}}}'}
+            ),
+        )
 
     assert len(remembered) == 2
 
