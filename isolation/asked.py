@@ -1,6 +1,7 @@
 """All five kinds together: what a pod asks for, read once."""
 
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from functools import lru_cache
 from typing import Final, Literal, NamedTuple, TypeVar
 
@@ -83,6 +84,18 @@ def read(annotations: Mapping[str, str], found: Findings) -> Asked:
         if text is not None:
             selections += _take(reader, text, "sriov", bad, found) or ()
     return Asked(disk_request, network_request, rdt_request, selections, frozenset(bad))
+
+
+def enforced(asked: Asked, bad: AbstractSet[Kind]) -> tuple[Kind, ...]:
+    """Return the kinds that only an enforcer can hold."""
+    kinds: list[Kind] = []
+    if asked.disk is not None and "disk" not in bad:
+        kinds.append("disk")
+    if asked.network is not None and "network" not in bad:
+        kinds.append("network")
+    if asked.rdt is not None and "rdt" not in bad and asked.rdt.asks_enforcer():
+        kinds.append("rdt")
+    return tuple(kinds)
 
 
 T = TypeVar("T")

@@ -21,7 +21,7 @@ MOST: Final = 256
 LONGEST: Final = 16 << 10
 """Bytes of a pod's view that is remembered, so that all of them stay below 4 MiB."""
 
-TOKEN_VOLUME: Final = "kube-api-access-"
+TOKEN_VOLUME: Final = "kube-api-access-"  # noqa: S105  (a name)
 """Begins the name of the token volume; five random characters follow (k8s.io/kubernetes/plugin/pkg/admission/serviceaccount)."""
 _SUFFIX: Final = 5
 

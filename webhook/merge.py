@@ -9,9 +9,10 @@ import msgspec
 from noisegate.isolation import keys
 from noisegate.isolation.problems import Code, Findings, shown
 from noisegate.webhook import podfields
+from noisegate.webhook.leaf import Conflict, Leaf, identity_of
 from noisegate.webhook.objects import NO_METADATA, NO_RESOURCES, NO_SPEC, Container, NotThatObject, Pod
 from noisegate.webhook.patch import Patch, escape, pointer
-from noisegate.webhook.rules import Conflict, Leaf, Rule, identity_of
+from noisegate.webhook.rules import Rule
 
 VOLUME_CONFLICT: Final = Code(
     "NG601",
@@ -98,10 +99,7 @@ class Merge:
             return
         self._settled[slot] = value
         field = (_POD_FIELDS if container is None else _CONTAINER_FIELDS).get(path)
-        if field is not None and field(container or self.pod):
-            depth = len(path)
-        else:
-            depth = self._present(scope, path)
+        depth = len(path) if field is not None and field(container or self.pod) else self._present(scope, path)
         if depth == len(path):
             if element:
                 self.patch.append(where + pointer(path), value)

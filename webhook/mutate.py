@@ -1,24 +1,24 @@
 """One pod: everything that is wrong with what it asks for, and everything it needs and lacks."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
 from noisegate.isolation import asked as asking
-from noisegate.isolation import cpu, devices, disk, keys, network, podnetinfo, rdt, reserved, sriov
+from noisegate.isolation import cpu, devices, disk, keys, network, rdt, reserved, sriov
 from noisegate.isolation.asked import Asked, Kind
 from noisegate.isolation.catalogue import Catalogue
 from noisegate.isolation.cpu import Cores
 from noisegate.isolation.policy import Policy
 from noisegate.isolation.problems import Code, Findings, Problem, in_annotation, nearest
 from noisegate.isolation.sriov import Attachments
-from noisegate.webhook import firing
+from noisegate.webhook import additions, firing, qos
 from noisegate.webhook.firing import Fired
 from noisegate.webhook.merge import Merge, readable
-from noisegate.webhook.objects import Container, Pod, decode
+from noisegate.webhook.objects import Pod, decode
 from noisegate.webhook.patch import Patch
-from noisegate.webhook.rules import Leaf, Rule, Rules
+from noisegate.webhook.rules import Rule, Rules
 
 __all__ = ["Outcome", "consider", "readable"]
 
@@ -211,16 +211,16 @@ def _look(
 
     merge = Merge(pod, raw, found, template)
     if attachments is not None and "sriov" not in bad:
-        _add_devices(merge, attachments, fired, view, found)
+        additions.add_devices(merge, attachments, fired, policy.sriov, found)
     elif keys.DEVICES_CONTAINER in annotations:
         devices.target(annotations, spec, found)
     if "cpu" not in bad and not opted_out:
         for container_cores in cores:
-            _add_cores(merge, container_cores)
+            additions.add_cores(merge, container_cores)
     working = [rule for rule in fired.rules if not (rule.about_cores and "cpu" in bad)]
-    _add_annotations(merge, asked, fired, working, policy, bad)
+    additions.add_annotations(merge, asked, fired, working, policy, bad)
     for rule in working:
-        _add_rule(merge, rule)
+        additions.add_rule(merge, rule)
     _name_rules(found, {**fired.injected, **injected})
     found.problems.sort()
     found.warnings.sort()
@@ -277,21 +277,9 @@ def _judge(
             bad.add("rdt")
     reserved.check_known(fired.annotations, found)
     if policy.enforcement == "required":
-        enforced = _enforced(asked, bad)
+        enforced = asking.enforced(asked, bad)
         if enforced:
             reserved.check_enforced(fired.annotations, spec.node_selector, enforced, found)
-
-
-def _enforced(asked: Asked, bad: set[Kind]) -> tuple[Kind, ...]:
-    """Return the kinds that only an enforcer can hold."""
-    kinds: list[Kind] = []
-    if asked.disk is not None and "disk" not in bad:
-        kinds.append("disk")
-    if asked.network is not None and "network" not in bad:
-        kinds.append("network")
-    if asked.rdt is not None and "rdt" not in bad and asked.rdt.asks_enforcer():
-        kinds.append("rdt")
-    return tuple(kinds)
 
 
 def _judge_rules(fired: Fired, rules: Rules, pod: Pod, namespace: str, found: Findings, *, later: bool) -> None:
@@ -322,7 +310,7 @@ def _judge_rules(fired: Fired, rules: Rules, pod: Pod, namespace: str, found: Fi
             )
     for rule in fired.rules:
         if rule.guaranteed:
-            for path, container, lacking in not_guaranteed(pod):
+            for path, container, lacking in qos.not_guaranteed(pod):
                 # In a template: a LimitRange may still give the limits.
                 tell = found.warn if later else found.deny
                 tell(
@@ -332,143 +320,6 @@ def _judge_rules(fired: Fired, rules: Rules, pod: Pod, namespace: str, found: Fi
                     f'rule "{rule.name}" needs a pod of QoS class Guaranteed; {container} {lacking}',
                     "give cpu and memory limits, and no requests that differ from them",
                 )
-
-
-def not_guaranteed(pod: Pod) -> list[tuple[str, str, str]]:
-    """Return path, name and reason of every part that keeps a pod from QoS class Guaranteed.
-
-    Rule of the API server: cpu and memory limits everywhere, requests absent or equal; pod-level resources, where
-    given, speak for all containers.
-    """
-    spec = pod.spec
-    parts: list[tuple[str, str, Any]] = [("spec.resources", "the pod", spec.resources)]
-    if not spec.resources.limits and not spec.resources.requests:
-        parts = [
-            (f"spec.{field}[{index}].resources", f'container "{container.name}"', container.resources)
-            for field, containers in (("containers", spec.containers), ("initContainers", spec.init_containers))
-            for index, container in enumerate(containers)
-        ]
-    lacking: list[tuple[str, str, str]] = []
-    for path, name, resources in parts:
-        for resource in ("cpu", "memory"):
-            limit = resources.limits.get(resource)
-            request = resources.requests.get(resource, limit)
-            if limit is None:
-                lacking.append((f"{path}.limits", name, f"has no {resource} limit"))
-            elif str(request) != str(limit) and not _equal(request, limit):
-                lacking.append(
-                    (f"{path}.requests", name, f"requests {request} of {resource} but is limited to {limit}")
-                )
-    return lacking
-
-
-def _equal(first: object, second: object) -> bool:
-    from noisegate.isolation.quantity import parse  # noqa: PLC0415  (only where two spellings differ)
-
-    try:
-        return parse(str(first)) == parse(str(second))
-    except ValueError:
-        return False
-
-
-def _add_devices(merge: Merge, attachments: Attachments, fired: Fired, view: _View, found: Findings) -> None:
-    """Add the devices of the pod's attachments, their nodes, and /etc/podnetinfo; nothing where one of them is wrong."""
-    spec = merge.pod.spec
-    before = len(found.problems)
-    grants = devices.missing(
-        attachments, spec, devices.target(fired.annotations, spec, found), view.policy.sriov, found
-    )
-    labels = sriov.node_labels(attachments, spec, found)
-    info = (
-        podnetinfo.podnetinfo(bool(fired.labels), bool(fired.annotations), spec, found) if attachments.units else None
-    )
-    if len(found.problems) > before:
-        return
-    for label, value in labels.items():
-        merge.put(merge.pod_scope, Leaf(("spec", "nodeSelector"), label, value, element=False))
-    for grant in grants:
-        scope = merge.containers[grant.container]
-        for half in ("limits", "requests"):
-            merge.put(scope, Leaf(("resources", half), grant.resource, str(grant.units), element=False))
-    if info is None:
-        return
-    for position in info.mounts:
-        merge.put(
-            merge.containers[position], Leaf(("volumeMounts",), podnetinfo.MOUNT_PATH, podnetinfo.mount(), element=True)
-        )
-    for position, name in info.env:
-        variable = {"name": podnetinfo.ENV, "value": name}
-        merge.put(merge.containers[position], Leaf(("env",), podnetinfo.ENV, variable, element=True))
-    if info.volume is not None:
-        merge.put(merge.pod_scope, Leaf(("spec", "volumes"), podnetinfo.VOLUME, info.volume, element=True))
-
-
-def _add_cores(merge: Merge, cores: Cores) -> None:
-    """Tell the program its number of cores, and complete a request without a limit."""
-    scope = (merge.init_containers if cores.init else merge.containers)[cores.position]
-    if not cores.env:
-        merge.put(scope, Leaf(("env",), keys.CPU_ENV, {"name": keys.CPU_ENV, "value": str(cores.number)}, element=True))
-    if not cores.limited:
-        merge.put(scope, Leaf(("resources", "limits"), cores.resource, str(cores.number), element=False))
-
-
-_ANNOTATIONS: Final = ("metadata", "annotations")
-
-
-def _add_annotations(
-    merge: Merge, asked: Asked, fired: Fired, working: Iterable[Rule], policy: Policy, bad: set[Kind]
-) -> None:
-    """Add what rules say in annotations, and what the node enforcer needs."""
-    present = merge.pod.metadata.annotations
-    names = {rule.name for rule in working} if fired.injected else ()
-    wanted = {
-        key: fired.annotations[key]
-        for key, name in sorted(fired.injected.items())
-        if name in names and not (bad and asking.kind_of(key) in bad)
-    }
-    if asked.disk is not None and "disk" not in bad:
-        paths = disk.mounts_of(asked.disk, merge.pod.spec)
-        if paths:
-            wanted[keys.VOLUME_PATHS] = msgspec.json.encode(paths).decode()
-    if policy.enforcement == "required":
-        kinds = _enforced(asked, bad)
-        if kinds and keys.REQUIRED_PLUGINS not in fired.annotations:
-            wanted[keys.REQUIRED_PLUGINS] = reserved.REQUIRED_VALUE
-        for kind in kinds:
-            if keys.ENFORCES + kind not in merge.pod.spec.node_selector:
-                merge.put(merge.pod_scope, Leaf(("spec", "nodeSelector"), keys.ENFORCES + kind, "true", element=False))
-    for key, value in wanted.items():
-        if present.get(key) != value:
-            merge.put(merge.pod_scope, Leaf(_ANNOTATIONS, key, value, element=False))
-
-
-def _add_rule(merge: Merge, rule: Rule) -> None:
-    for leaf in rule.per_pod:
-        # What a rule adds among the annotations is settled where rules fire; what is left is what the pod has otherwise.
-        if leaf.path != _ANNOTATIONS or leaf.identity in merge.pod.metadata.annotations:
-            merge.want(merge.pod_scope, leaf, rule)
-    if not rule.per_container:
-        return
-    scopes = [
-        scope
-        for scope in (*merge.containers, *merge.init_containers)
-        if scope.container and _gets(rule, scope.container)
-    ]
-    if rule.volumes:
-        merge.want_unit(rule, scopes)
-    for leaf in rule.per_container:
-        if leaf.path in (("volumeMounts",), ("volumeDevices",)) and leaf.value.get("name") in rule.volumes:
-            continue
-        for scope in scopes:
-            merge.want(scope, leaf, rule)
-
-
-def _gets(rule: Rule, container: Container) -> bool:
-    if rule.containers == "all":
-        return True
-    if rule.containers == "asking":
-        return not rule.when.resources.isdisjoint(firing.requested((container,)))
-    return container.name in rule.containers
 
 
 def _name_rules(found: Findings, injected: Mapping[str, str]) -> None:

@@ -14,26 +14,8 @@ from pydantic import Field
 
 from noisegate.isolation import keys, podnetinfo
 from noisegate.isolation.policy import Setting
-from noisegate.isolation.problems import nearest
-from noisegate.webhook import manifests, podfields
-
-Conflict = Literal["keep", "replace", "deny"]
-
-
-class Leaf(NamedTuple):
-    """One thing to add.
-
-    Attributes:
-        path: Steps from the pod (or the container) to the map or list that holds it: `("spec", "volumes")`.
-        identity: The member's name, or the element's merge key; two leaves of one path and identity are one thing.
-        value: What stands there.
-        element: Whether it is an element of a list rather than a member of a map.
-    """
-
-    path: tuple[str, ...]
-    identity: str
-    value: Any
-    element: bool
+from noisegate.webhook import manifests, podfields, rulechecks
+from noisegate.webhook.leaf import Conflict, Leaf, identity_of
 
 
 class When(NamedTuple):
@@ -216,25 +198,27 @@ def _compile(model: _Rule, place: str, wrong: manifests.Wrongs) -> tuple[Rule, l
     for field in sorted(pod.keys() - {"metadata", "spec"}):
         wrong.add(f"{place}.perPod.{field}", field, "allowed: metadata, spec")
         del pod[field]
-    metadata = _map(pod, "metadata", f"{place}.perPod", wrong)
+    metadata = rulechecks.mapping(pod, "metadata", f"{place}.perPod", wrong)
     for field in ("annotations", "labels"):
-        _check_strings(metadata, field, f"{place}.perPod.metadata", wrong)
+        rulechecks.check_strings(metadata, field, f"{place}.perPod.metadata", wrong)
     for field in sorted(metadata.keys() - {"annotations", "labels"}):
         wrong.add(f"{place}.perPod.metadata.{field}", field, "allowed: annotations, labels")
-    spec = _map(pod, "spec", f"{place}.perPod", wrong)
+    spec = rulechecks.mapping(pod, "spec", f"{place}.perPod", wrong)
     if "serviceAccount" in spec:
         # Deprecated alias; the API server reads serviceAccountName first, and it is always filled in by then.
         spec.setdefault("serviceAccountName", spec["serviceAccount"])
         del spec["serviceAccount"]
     pod = {"metadata": metadata, "spec": spec}
-    _check_strings(spec, "nodeSelector", f"{place}.perPod.spec", wrong)
-    _check_fields(spec, podfields.POD_SPEC - {"containers", "ephemeralContainers"}, f"{place}.perPod.spec", wrong)
-    _check_fields(container, podfields.CONTAINER - {"name"}, f"{place}.perContainer", wrong)
+    rulechecks.check_strings(spec, "nodeSelector", f"{place}.perPod.spec", wrong)
+    rulechecks.check_fields(
+        spec, podfields.POD_SPEC - {"containers", "ephemeralContainers"}, f"{place}.perPod.spec", wrong
+    )
+    rulechecks.check_fields(container, podfields.CONTAINER - {"name"}, f"{place}.perContainer", wrong)
 
     per_pod = tuple(_leaves(pod, (), f"{place}.perPod", wrong))
     per_container = tuple(_leaves(container, (), f"{place}.perContainer", wrong))
-    _check_own(per_pod, model.on_conflict, f"{place}.perPod", wrong)
-    _check_own(per_container, model.on_conflict, f"{place}.perContainer", wrong)
+    rulechecks.check_own(per_pod, model.on_conflict, f"{place}.perPod", wrong)
+    rulechecks.check_own(per_container, model.on_conflict, f"{place}.perContainer", wrong)
     mounted = {leaf.value.get("name") for leaf in per_container if leaf.path in _MOUNTS}
     volumes = {leaf.identity: leaf for leaf in per_pod if leaf.path == ("spec", "volumes") and leaf.identity in mounted}
     when = When(
@@ -276,7 +260,7 @@ def _compile(model: _Rule, place: str, wrong: manifests.Wrongs) -> tuple[Rule, l
         selects=any(leaf.path == ("spec", "nodeSelector") for leaf in per_pod),
         reaches=any(_reaches(leaf, model.on_conflict) for leaf in (*per_pod, *per_container)),
     )
-    return rule, sorted(set(_privileges(per_pod, per_container)))
+    return rule, sorted(set(rulechecks.privileges(per_pod, per_container)))
 
 
 _MOUNTS: Final = (("volumeMounts",), ("volumeDevices",))
@@ -297,74 +281,8 @@ def _reaches(leaf: Leaf, on_conflict: Conflict | None) -> bool:
     )
 
 
-def _map(parent: Mapping[str, Any], field: str, place: str, wrong: manifests.Wrongs) -> dict[str, Any]:
-    value = parent.get(field)
-    if value is None or isinstance(value, dict):
-        return dict(value or {})
-    wrong.add(f"{place}.{field}", value, f"{field} is a map")
-    return {}
-
-
-def _check_own(leaves: tuple[Leaf, ...], on_conflict: Conflict | None, place: str, wrong: manifests.Wrongs) -> None:
-    """Refuse what noisegate decides itself, and what a pod could then not be created with."""
-    for path, identity, value, _ in leaves:
-        here = f"{place}.{'.'.join(path)}[{identity}]"
-        if path == ("metadata", "annotations"):
-            if identity in (keys.CPU_MUTATE, keys.VOLUME_PATHS):
-                wrong.add(here, value, "a rule may not set this: " + _OWN_ANNOTATIONS[identity])
-            elif keys.is_unknown(identity):
-                meant = nearest(identity, keys.OWN_ANNOTATIONS)
-                wrong.add(
-                    here,
-                    value,
-                    f"noisegate knows no annotation {identity}" + (f"; did you mean {meant}?" if meant else ""),
-                )
-        elif path == ("spec", "nodeSelector") and identity.startswith(keys.ENFORCES):
-            wrong.add(here, value, "a rule may not set this: noisegate does where enforcement is required")
-        elif path[:1] == ("resources",) and identity in keys.CORE_RESOURCES and on_conflict == "replace":
-            wrong.add(
-                here,
-                value,
-                "a rule may not replace the cores that a container asks for; leave onConflict out, or write deny",
-            )
-        elif path == ("env",):
-            if identity == keys.CPU_ENV:
-                wrong.add(
-                    here,
-                    value.get("value", ""),
-                    "a rule may not set this: noisegate does, from what each container asks for",
-                )
-            elif not isinstance(value.get("value", ""), str):
-                wrong.add(
-                    here, value["value"], 'the value of a variable is a string; put it in quotation marks, as in "1"'
-                )
-
-
-_OWN_ANNOTATIONS: Final = {
-    keys.CPU_MUTATE: "it is the pod's word on the rules for exclusive cores",
-    keys.VOLUME_PATHS: "noisegate does, from the mounts of the pod",
-}
-
-
 def _conditions(given: Mapping[str, str | list[str]]) -> tuple[tuple[str, frozenset[str]], ...]:
     return tuple((key, frozenset([value] if isinstance(value, str) else value)) for key, value in sorted(given.items()))
-
-
-def _check_fields(given: Mapping[str, Any], known: frozenset[str], place: str, wrong: manifests.Wrongs) -> None:
-    for field in sorted(given.keys() - known):
-        meant = nearest(field, known)
-        wrong.add(
-            f"{place}.{field}", field, "a rule may not set this field" + (f"; did you mean {meant}?" if meant else "")
-        )
-
-
-def _check_strings(parent: Mapping[str, Any], field: str, place: str, wrong: manifests.Wrongs) -> None:
-    entries = parent.get(field)
-    for key, value in (entries if isinstance(entries, dict) else {}).items():
-        if not isinstance(value, str):
-            wrong.add(
-                f"{place}.{field}[{key}]", value, 'a string is needed; put the value in quotation marks, as in "true"'
-            )
 
 
 def _leaves(value: Mapping[str, Any], path: tuple[str, ...], place: str, wrong: manifests.Wrongs) -> Iterator[Leaf]:
@@ -391,48 +309,3 @@ def _leaves(value: Mapping[str, Any], path: tuple[str, ...], place: str, wrong: 
 
 
 _STRING_MAPS: Final = (("metadata", "annotations"), ("metadata", "labels"), ("spec", "nodeSelector"))
-
-
-def identity_of(field: str, element: Any) -> str | None:
-    """Return what makes an element of the list `field` itself, or None where its merge key is missing."""
-    merge_keys = podfields.MERGE_KEYS.get(field)
-    if merge_keys is None:
-        return manifests.canonical(element)
-    if not isinstance(element, dict):
-        return None
-    parts = [element.get(key, podfields.KEY_DEFAULTS.get(key)) for key in merge_keys]
-    if any(part is None for part in parts):
-        return None
-    if field == "volumeMounts":
-        # The kubelet mounts at /data and at /data/ alike.
-        return str(parts[0]).rstrip("/") or "/"
-    return str(parts[0]) if len(parts) == 1 else manifests.canonical(parts)
-
-
-_PRIVILEGED_SPEC: Final = ("hostNetwork", "hostPID", "hostIPC")
-
-
-def _privileges(per_pod: tuple[Leaf, ...], per_container: tuple[Leaf, ...]) -> Iterator[str]:
-    for leaf in per_pod:
-        field = leaf.path[-1] if leaf.path else ""
-        if field == "volumes" and isinstance(leaf.value, dict) and "hostPath" in leaf.value:
-            yield "host paths"
-        elif field == "tolerations" and isinstance(leaf.value, dict) and not leaf.value.get("key"):
-            yield "a toleration of every taint"
-        elif leaf.path == ("spec",) and leaf.identity == "serviceAccountName":
-            yield "a service account"
-        elif leaf.path == ("spec",) and leaf.identity in _PRIVILEGED_SPEC and leaf.value:
-            yield leaf.identity
-        elif field == "initContainers":
-            yield "a container of its own"
-        elif "sysctls" in leaf.path:
-            yield "sysctls"
-    for leaf in per_container:
-        if "capabilities" in leaf.path and leaf.path[-1] == "add":
-            yield "capabilities"
-        elif (
-            leaf.path == ("securityContext",)
-            and leaf.identity in ("privileged", "allowPrivilegeEscalation")
-            and leaf.value
-        ):
-            yield f"securityContext.{leaf.identity}"

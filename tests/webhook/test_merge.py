@@ -10,9 +10,10 @@ from builders import container, pod
 
 from noisegate.isolation.problems import Findings
 from noisegate.webhook import rules
+from noisegate.webhook.leaf import Leaf
 from noisegate.webhook.merge import Merge, find, readable
 from noisegate.webhook.objects import NotThatObject, Pod, decode
-from noisegate.webhook.rules import Leaf, Rule
+from noisegate.webhook.rules import Rule
 
 Json = dict[str, Any]
 

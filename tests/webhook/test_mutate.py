@@ -11,8 +11,9 @@ from strategies import CATALOGUE
 
 from noisegate.isolation.policy import CpuPolicy, Policy
 from noisegate.webhook import mutate, rules
-from noisegate.webhook.mutate import Outcome, not_guaranteed
+from noisegate.webhook.mutate import Outcome
 from noisegate.webhook.objects import Pod, decode
+from noisegate.webhook.qos import not_guaranteed
 
 Json = dict[str, Any]
 

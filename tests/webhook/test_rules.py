@@ -6,7 +6,8 @@ import pytest
 
 from noisegate.webhook import rules
 from noisegate.webhook.faults import ConfigError
-from noisegate.webhook.rules import Leaf, When
+from noisegate.webhook.leaf import Leaf
+from noisegate.webhook.rules import When
 
 GENERATED = """
 mutations:
