@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, cast
 
 import msgspec
 
@@ -13,7 +13,7 @@ from noisegate.isolation.problems import Code, Findings, Problem
 from noisegate.webhook import mutate, objects, review, update
 from noisegate.webhook.memory import Memory
 from noisegate.webhook.mutate import Outcome
-from noisegate.webhook.review import Answer, Request
+from noisegate.webhook.review import Answer, AnyRequest
 from noisegate.webhook.rules import NO_RULES, Rules
 
 Endpoint = Literal["mutate", "validate", "warn/mutate", "warn/validate"]
@@ -68,31 +68,33 @@ def answer(endpoint: str, body: bytes, world: World) -> Answer:
         request, version = review.read(body)
     except review.BrokenRequestError as error:
         return Answer(400, f"{error}\n".encode("utf-8", "backslashreplace"), "refused")
-    return _told(request, version, endpoint, judge(request, endpoint, world), endpoint.startswith("warn/"))
+    return _told(request, version, endpoint, judge(request, body, endpoint, world), endpoint.startswith("warn/"))
 
 
-def judge(request: Request, endpoint: str, world: World) -> Outcome:
+def judge(request: AnyRequest, body: bytes, endpoint: str, world: World) -> Outcome:
     """Judge the object of a request: the one decision, which `answer` writes and `noisegate check` shows.
 
     Args:
         request: What the API server asks.
+        body: The review it was read from.
         endpoint: One of `ENDPOINTS`.
         world: What the decision depends on.
     """
-    judge_kind = _JUDGES.get((request.kind.group, request.kind.kind))
-    if (
-        judge_kind is None
-        or request.sub_resource
-        or any(fnmatchcase(request.namespace, glob) for glob in world.excluded)
-    ):
+    if request.sub_resource or any(fnmatchcase(request.namespace, glob) for glob in world.excluded):
         return Outcome([], [])
+    mutating, warn = endpoint.endswith("mutate"), endpoint.startswith("warn/")
     try:
-        return judge_kind(request, world, endpoint.endswith("mutate"), endpoint.startswith("warn/"))
+        if isinstance(request.object, objects.Pod):
+            return _judge_pod(request, request.object, body, "/request/object", world, mutating, warn)
+        judge_kind = _JUDGES.get((request.kind.group, request.kind.kind))
+        if judge_kind is None:
+            return Outcome([], [])
+        return judge_kind(request, world, mutating, warn)
     except (objects.NotThatObject, msgspec.MsgspecError, RecursionError) as error:
         return Outcome([Problem(NOT_READABLE.id, "", "", f"this is no {request.kind.kind}: {error}")], [])
 
 
-def _told(request: Request, version: str, endpoint: str, outcome: Outcome, warn: bool) -> Answer:
+def _told(request: AnyRequest, version: str, endpoint: str, outcome: Outcome, warn: bool) -> Answer:
     problems, warnings, patch = outcome.problems, outcome.warnings, outcome.patch
     if not problems:
         if patch:
@@ -115,25 +117,35 @@ def _told(request: Request, version: str, endpoint: str, outcome: Outcome, warn:
     return Answer(200, review.denied(request, version, problems, warnings), "denied", codes, log)
 
 
-def _judge_pod(request: Request, world: World, mutating: bool, warn: bool) -> Outcome:
+def _judge_raw_pod(request: AnyRequest, world: World, mutating: bool, warn: bool) -> Outcome:
+    if request.operation not in ("CREATE", "UPDATE"):
+        return Outcome([], [])
+    raw = cast("msgspec.Raw", request.object)
+    return _judge_pod(request, decode_pod(raw), raw, "", world, mutating, warn)
+
+
+def _judge_pod(
+    request: AnyRequest, pod: objects.Pod, raw: bytes | msgspec.Raw, root: str, world: World, mutating: bool, warn: bool
+) -> Outcome:
     if request.operation == "CREATE":
-        return _judge_new_pod(request, world, mutating, warn)
+        return _judge_new_pod(pod, raw, root, request.namespace, world, mutating, warn)
     if request.operation == "UPDATE" and not mutating:
-        return update.judge_pod(decode_pod(request.old_object), decode_pod(request.object), world.policy)
+        return update.judge_pod(decode_pod(request.old_object), pod, world.policy)
     return Outcome([], [])
 
 
-def _judge_new_pod(request: Request, world: World, mutating: bool, warn: bool) -> Outcome:
-    pod = decode_pod(request.object)
+def _judge_new_pod(
+    pod: objects.Pod, raw: bytes | msgspec.Raw, root: str, namespace: str, world: World, mutating: bool, warn: bool
+) -> Outcome:
     if keys.MIRROR in pod.metadata.annotations:
         return Outcome([], [])
     consider = mutate.consider if world.memory is None else world.memory.consider
-    outcome = consider(pod, request.object, request.namespace, world.policy, world.rules, world.catalogue, warn=warn)
+    outcome = consider(pod, raw, namespace, world.policy, world.rules, world.catalogue, warn=warn, root=root)
     if mutating or not (outcome.patch or outcome.problems):
         return outcome
     if world.previous is not None:
         before = mutate.consider(
-            pod, request.object, request.namespace, world.policy, world.previous, world.catalogue, warn=warn
+            pod, raw, namespace, world.policy, world.previous, world.catalogue, warn=warn, root=root
         )
         if not (before.patch or before.problems):
             return before
@@ -154,17 +166,17 @@ def _missing(operation: dict[str, Any]) -> Problem:
     )
 
 
-def _judge_template(request: Request, world: World, mutating: bool, warn: bool) -> Outcome:
+def _judge_template(request: AnyRequest, world: World, mutating: bool, warn: bool) -> Outcome:
     if mutating or request.operation not in ("CREATE", "UPDATE"):
         return Outcome([], [])
-    template = decode_template(request.kind.kind, request.object)
+    template = decode_template(request.kind.kind, cast("msgspec.Raw", request.object))
     if request.operation == "UPDATE":
         old = decode_template(request.kind.kind, request.old_object)
         if not update.asks_otherwise(old.pod, template.pod):
             return Outcome([], [])
     outcome = mutate.consider(
         template.pod,
-        request.object,
+        cast("msgspec.Raw", request.object),
         request.namespace,
         world.policy,
         world.rules,
@@ -177,11 +189,11 @@ def _judge_template(request: Request, world: World, mutating: bool, warn: bool) 
     return Outcome([p.under(prefix) for p in outcome.problems], [w.under(prefix) for w in outcome.warnings])
 
 
-def _judge_network(request: Request, world: World, mutating: bool, warn: bool) -> Outcome:
+def _judge_network(request: AnyRequest, world: World, mutating: bool, warn: bool) -> Outcome:
     del world, warn
     if mutating or request.operation not in ("CREATE", "UPDATE"):
         return Outcome([], [])
-    new = objects.decode(_nad_decoder, request.object)
+    new = objects.decode(_nad_decoder, cast("msgspec.Raw", request.object))
     if new.metadata.deletion_timestamp is not None:
         return Outcome([], [])
     if request.operation == "UPDATE":
@@ -244,8 +256,8 @@ _workload_decoder: Final = msgspec.json.Decoder(objects.Workload)
 _cronjob_decoder: Final = msgspec.json.Decoder(objects.CronJob)
 _nad_decoder: Final = msgspec.json.Decoder(objects.NetworkAttachmentDefinition)
 
-_JUDGES: Final[Mapping[tuple[str, str], Callable[[Request, World, bool, bool], Outcome]]] = {
-    ("", "Pod"): _judge_pod,
+_JUDGES: Final[Mapping[tuple[str, str], Callable[[AnyRequest, World, bool, bool], Outcome]]] = {
+    ("", "Pod"): _judge_raw_pod,
     ("apps", "Deployment"): _judge_template,
     ("apps", "StatefulSet"): _judge_template,
     ("apps", "DaemonSet"): _judge_template,

@@ -55,6 +55,7 @@ class Memory:
         catalogue: Catalogue,
         *,
         warn: bool,
+        root: str = "",
     ) -> Outcome:
         """Return what `mutate.consider` returns. The outcome is shared: nobody may change it."""
         inputs = self._inputs
@@ -65,7 +66,7 @@ class Memory:
         key = view(pod, namespace, warn=warn)
         outcome = outcomes.get(key)
         if outcome is None:
-            outcome = mutate.consider(pod, raw, namespace, policy, rules, catalogue, warn=warn)
+            outcome = mutate.consider(pod, raw, namespace, policy, rules, catalogue, warn=warn, root=root)
             if not outcome.whole and len(key) <= LONGEST:
                 if len(outcomes) >= MOST:
                     del outcomes[next(iter(outcomes))]

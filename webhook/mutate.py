@@ -81,6 +81,7 @@ def consider(
     catalogue: Catalogue,
     *,
     warn: bool = False,
+    root: str = "",
     template: str = "",
     claims: frozenset[str] = frozenset(),
 ) -> Outcome:
@@ -88,22 +89,23 @@ def consider(
 
     Args:
         pod: The pod, or the pod template of a workload.
-        raw: The object it was decoded from.
+        raw: What it was decoded from.
         namespace: Namespace it will live in.
         policy: What is allowed here.
         rules: What is added to pods.
         catalogue: What is known of the cluster.
         warn: Leave out what is wrong and add the rest, instead of adding nothing.
-        template: JSON pointer of the template in `raw`; empty for a pod. What may come later then only warns.
+        root: JSON pointer of the pod in `raw`; empty where it is the whole.
+        template: The same for a pod template, where what may come later only warns.
         claims: Volumes that a StatefulSet's claim templates give the pod.
 
     Returns:
         Problems and warnings by path from the pod's root, and the patch; with problems and without `warn`, no patch.
     """
     view = _View(namespace, policy, rules, catalogue, claims, later=bool(template))
-    outcome, fired, again = _look(pod, raw, template, view, {})
+    outcome, fired, again = _look(pod, raw, template or root, view, {})
     if again and outcome.patch:
-        outcome = _settle(outcome, raw, template, view, fired.injected)._replace(whole=True)
+        outcome = _settle(outcome, raw, template or root, view, fired.injected)._replace(whole=True)
     if outcome.problems and not warn:
         return outcome._replace(patch=None)
     return outcome
@@ -123,16 +125,14 @@ class _View(NamedTuple):
 _pod_decoder: Final = msgspec.json.Decoder(Pod)
 
 
-def _settle(
-    outcome: Outcome, raw: bytes | msgspec.Raw, template: str, view: _View, injected: Mapping[str, str]
-) -> Outcome:
+def _settle(outcome: Outcome, raw: bytes | msgspec.Raw, root: str, view: _View, injected: Mapping[str, str]) -> Outcome:
     """Look at the pod again as it is with the patch, for as long as that makes it need more.
 
     A rule may make containers ask for devices, add an init container, or mount the volume that an annotation names:
     what the pod then asks for is judged, and given, as if it had said so itself.
     """
     document = msgspec.json.decode(raw)
-    for step in template.split("/")[1:]:
+    for step in root.split("/")[1:]:
         document = (document or {}).get(step)
     document = document or {}
     patch = Patch()
@@ -159,7 +159,7 @@ def _settle(
 
 
 def _look(
-    pod: Pod, raw: bytes | msgspec.Raw, template: str, view: _View, injected: Mapping[str, str]
+    pod: Pod, raw: bytes | msgspec.Raw, root: str, view: _View, injected: Mapping[str, str]
 ) -> tuple[Outcome, Fired, bool]:
     """Judge a pod as it stands; tell whether it may ask for more once it has the patch.
 
@@ -209,7 +209,7 @@ def _look(
             "the pod asks for exclusive cores, so it is mutated all the same (policy.cpu.optOut is off)",
         )
 
-    merge = Merge(pod, raw, found, template)
+    merge = Merge(pod, raw, found, root)
     if attachments is not None and "sriov" not in bad:
         additions.add_devices(merge, attachments, fired, policy.sriov, found)
     elif keys.DEVICES_CONTAINER in annotations:

@@ -1,12 +1,12 @@
 """AdmissionReview (admission.k8s.io/v1, and v1beta1 where it is asked in it) on the wire: bytes to request, verdict to bytes."""
 
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 import msgspec
 
 from noisegate.isolation.problems import Problem
-from noisegate.webhook.objects import decode
+from noisegate.webhook.objects import Pod, decode
 from noisegate.webhook.patch import Patch
 
 MOST_PROBLEMS_TOLD: Final = 50
@@ -32,10 +32,15 @@ class GroupVersionKind(msgspec.Struct, frozen=True, gc=False):
     version: str = ""
 
 
-class Request(msgspec.Struct, frozen=True, gc=False, rename="camel"):
-    """`request` of an AdmissionReview. `object` and `old_object` stay bytes until somebody reads them.
+Kind = TypeVar("Kind")
 
-    The namespace is the request's: on CREATE the API server leaves `object.metadata.namespace` empty.
+
+class Request(msgspec.Struct, Generic[Kind], frozen=True, gc=False, rename="camel"):
+    """`request` of an AdmissionReview.
+
+    A pod is decoded with the review: going through its bytes twice would be a third of the price of a plain pod. Every
+    other object, and the old one, stays bytes until somebody reads it. The namespace is the request's: on CREATE the API
+    server leaves `object.metadata.namespace` empty.
     """
 
     uid: str
@@ -44,14 +49,14 @@ class Request(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     namespace: str = ""
     name: str = ""
     sub_resource: str = ""
-    object: msgspec.Raw = msgspec.Raw(b"null")
+    object: Kind = msgspec.Raw(b"null")  # type: ignore[assignment]
     old_object: msgspec.Raw = msgspec.Raw(b"null")
 
 
-class _Review(msgspec.Struct, frozen=True, gc=False, rename="camel"):
+class _Review(msgspec.Struct, Generic[Kind], frozen=True, gc=False, rename="camel"):
     api_version: str
     kind: str
-    request: Request
+    request: Request[Kind]
 
 
 class Answer(NamedTuple):
@@ -72,11 +77,17 @@ class Answer(NamedTuple):
     log: dict[str, object] | None = None
 
 
-_decoder: Final = msgspec.json.Decoder(_Review)
+AnyRequest = Request[Pod] | Request[msgspec.Raw]
+
+_pod_decoder: Final = msgspec.json.Decoder(_Review[Pod])
+_decoder: Final = msgspec.json.Decoder(_Review[msgspec.Raw])
+# The API server writes the kind before the object.
+_POD_HINT: Final = b'"Pod"'
+_HINT_WITHIN: Final = 512
 _encode: Final = msgspec.json.Encoder().encode
 
 
-def read(body: bytes) -> tuple[Request, str]:
+def read(body: bytes) -> tuple[AnyRequest, str]:
     """Return the request and the review's apiVersion.
 
     Raises:
@@ -91,7 +102,7 @@ def read(body: bytes) -> tuple[Request, str]:
         except UnicodeDecodeError as error:
             raise BrokenRequestError(f"the body is not UTF-8: byte {error.start}: {error.reason}") from error
     try:
-        review = decode(_decoder, body)
+        review = _pod_review(body) or decode(_decoder, body)
     except ValueError as error:
         raise BrokenRequestError(f"the body is no AdmissionReview: {error}") from error
     if review.kind != "AdmissionReview" or review.api_version not in _VERSIONS:
@@ -103,12 +114,24 @@ def read(body: bytes) -> tuple[Request, str]:
     return review.request, review.api_version
 
 
-def allowed(request: Request, version: str, warnings: Sequence[Problem] = ()) -> bytes:
+def _pod_review(body: bytes) -> _Review[Pod] | None:
+    """Return the review of a pod that is there and sound; of anything else nothing."""
+    if _POD_HINT not in body[:_HINT_WITHIN]:
+        return None
+    try:
+        review = _pod_decoder.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    request = review.request
+    return review if request.kind.kind == "Pod" and not request.kind.group and isinstance(request.object, Pod) else None
+
+
+def allowed(request: AnyRequest, version: str, warnings: Sequence[Problem] = ()) -> bytes:
     """Return the answer that lets the object pass as it is."""
     return _head(request, version) + b',"allowed":true' + _warnings(warnings) + b"}}"
 
 
-def patched(request: Request, version: str, patch: Patch, warnings: Sequence[Problem] = ()) -> bytes:
+def patched(request: AnyRequest, version: str, patch: Patch, warnings: Sequence[Problem] = ()) -> bytes:
     """Return the answer that lets the object pass with additions. An empty patch is no patch at all."""
     if not patch:
         return allowed(request, version, warnings)
@@ -119,7 +142,7 @@ def patched(request: Request, version: str, patch: Patch, warnings: Sequence[Pro
     )
 
 
-def denied(request: Request, version: str, problems: Sequence[Problem], warnings: Sequence[Problem] = ()) -> bytes:
+def denied(request: AnyRequest, version: str, problems: Sequence[Problem], warnings: Sequence[Problem] = ()) -> bytes:
     """Return the refusal: code 422, reason Invalid, one message that names every problem, one cause for each."""
     causes = [
         {"reason": "FieldValueInvalid", "message": _cause(problem), "field": problem.path}
@@ -136,7 +159,7 @@ def denied(request: Request, version: str, problems: Sequence[Problem], warnings
     return b'%s,"allowed":false,"status":%s%s}}' % (_head(request, version), _encode(status), _warnings(warnings))
 
 
-def errored(request: Request, version: str) -> bytes:
+def errored(request: AnyRequest, version: str) -> bytes:
     """Return the answer to our own fault: refused, code 500, and nothing of the fault itself."""
     status = {
         "metadata": {},
@@ -180,7 +203,7 @@ def _cause(problem: Problem) -> str:
     return f"{problem.code}: {problem.message}{hint}"
 
 
-def _head(request: Request, version: str) -> bytes:
+def _head(request: AnyRequest, version: str) -> bytes:
     return b'{"apiVersion":"%s","kind":"AdmissionReview","response":{"uid":%s' % (
         version.encode(),
         _encode(request.uid),

@@ -55,14 +55,16 @@ def run(args: argparse.Namespace) -> int:
     from noisegate.webhook.faults import ConfigError  # noqa: PLC0415
 
     # As Ctrl-C: what was started is ended, and the directory of certificates removed.
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # SIGTERM ends it as Ctrl-C does; and so does SIGINT where a shell that put it into the background had it ignored.
+    before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         return _run(args)
     except (ConfigError, TrialError) as error:
         print(f"noisegate demo: {error}", file=sys.stderr)
         return 2
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def examples_of(root: Path) -> "Iterator[Example]":

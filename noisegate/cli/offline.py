@@ -143,7 +143,7 @@ def _ask(endpoint: str, body: bytes, world: World, document: Document) -> tuple[
     if answer.status != 200:
         raise ConfigError([Fault(document.source, document.line, 0, "", answer.body.decode().strip())])
     request, _ = review.read(body)
-    return review.as_json(answer.body)["response"], admit.judge(request, endpoint, world)
+    return review.as_json(answer.body)["response"], admit.judge(request, body, endpoint, world)
 
 
 def patched(value: Mapping[str, Any], operations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -150,7 +150,10 @@ def test_a_kept_server_answers_until_it_is_ended(temporary: Path, examples: Path
         with urllib.request.urlopen(request, context=secured) as answer:  # noqa: S310
             response = json.loads(answer.read())["response"]
         process.send_signal(number)
-        _, err = process.communicate(timeout=30)
+        try:
+            _, err = process.communicate(timeout=30)
+        finally:
+            process.kill()
 
     assert response["allowed"] in (True, False)
     assert (process.returncode, err) == (0, b"")

@@ -4,14 +4,16 @@ import base64
 import json
 from typing import Any
 
+import msgspec
 import pytest
-from builders import UID, pod, review
+from builders import UID, pod, review, workload
 
 from noisegate.isolation.problems import Problem
+from noisegate.webhook.objects import Pod
 from noisegate.webhook.patch import Patch
 from noisegate.webhook.review import (
+    AnyRequest,
     BrokenRequestError,
-    Request,
     allowed,
     as_json,
     denied,
@@ -26,14 +28,14 @@ V1 = "admission.k8s.io/v1"
 WRONG = Problem("NG101", "spec.x", "1", "1 is wrong", "write 2")
 
 
-def request_of(**fields: Any) -> Request:
+def request_of(**fields: Any) -> AnyRequest:
     """Return the request of a review."""
     return read(review(pod(), **fields))[0]
 
 
 @pytest.mark.parametrize("version", [V1, "admission.k8s.io/v1beta1"])
 def test_read(version: str) -> None:
-    """The request is read, with its objects as bytes, and the version to answer in."""
+    """The request is read, a pod with it, the old object as bytes, and the version to answer in."""
     request, asked_in = read(
         review(pod(), old=pod({"a": "b"}), operation="UPDATE", version=version, sub_resource="status")
     )
@@ -42,7 +44,24 @@ def test_read(version: str) -> None:
     assert (request.uid, request.operation, request.namespace, request.name) == (UID, "UPDATE", "default", "web")
     assert (request.kind.group, request.kind.version, request.kind.kind) == ("", "v1", "Pod")
     assert request.sub_resource == "status"
-    assert (json.loads(bytes(request.object)), json.loads(bytes(request.old_object))) == (pod(), pod({"a": "b"}))
+    assert request.object == msgspec.convert(pod(), Pod)
+    assert json.loads(bytes(request.old_object)) == pod({"a": "b"})
+
+
+@pytest.mark.parametrize(
+    "obj",
+    [
+        pytest.param(workload("Deployment", pod()), id="another kind"),
+        pytest.param({**pod(), "apiVersion": "example.com/v1"}, id="a kind of the same name"),
+        pytest.param({**pod(), "spec": {"containers": 3}}, id="not sound"),
+    ],
+)
+def test_read_other_objects(obj: dict[str, Any]) -> None:
+    """Every other object stays bytes."""
+    request, _ = read(review(obj))
+
+    assert isinstance(request.object, msgspec.Raw)
+    assert json.loads(bytes(request.object)) == obj
 
 
 def test_absent_fields() -> None:
@@ -56,6 +75,7 @@ def test_absent_fields() -> None:
     request, _ = read(json.dumps(body).encode())
 
     assert (request.namespace, request.name, request.sub_resource) == ("", "", "")
+    assert isinstance(request.object, msgspec.Raw)
     assert bytes(request.object) == bytes(request.old_object) == b"null"
 
 
