@@ -1,18 +1,12 @@
 """Finds and reads files of manifests: single files, folders, globs."""
 
 import glob
-import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final
 
 from noisegate.webhook.faults import ConfigError, Fault
 from noisegate.webhook.manifests import Document, read
-
-SUFFIXES: Final = (".yaml", ".yml", ".json")
-"""Names by which manifests are found in a folder, as kubectl does it."""
-LARGEST_FILE: Final = 64 << 20
-"""Bytes. Ten thousand pods as kubectl prints them are about this much."""
+from noisegate.webhook.watch import LARGEST_FILE, UnreadableError, below
 
 
 def find(entries: Iterable[str]) -> list[Path]:
@@ -28,30 +22,28 @@ def find(entries: Iterable[str]) -> list[Path]:
     faults: list[Fault] = []
     for entry in entries:
         path = Path(entry)
-        if path.is_dir():
-            found.update(dict.fromkeys(_below(path)))
-        elif path.exists():
-            found[path] = None
+        if path.exists():
+            found.update(_files(path, faults))
         else:
             matches = sorted(glob.glob(entry)) if glob.has_magic(entry) else []  # noqa: PTH207  (the pattern may be absolute)
             if not matches:
                 told = "no file matches this pattern" if glob.has_magic(entry) else "there is no such file or folder"
                 faults.append(Fault(entry, 0, 0, "", told))
             for match in map(Path, matches):
-                found.update(dict.fromkeys(_below(match) if match.is_dir() else [match]))
+                found.update(_files(match, faults))
     if faults:
         raise ConfigError(faults)
     return list(found)
 
 
-def _below(folder: Path) -> list[Path]:
-    files: list[Path] = []
-    for place, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        files.extend(
-            Path(place, name) for name in sorted(names) if name.endswith(SUFFIXES) and not name.startswith(".")
-        )
-    return files
+def _files(path: Path, faults: list[Fault]) -> dict[Path, None]:
+    if not path.is_dir():
+        return {path: None}
+    try:
+        return dict.fromkeys(map(Path, below(path)))
+    except UnreadableError as error:
+        faults.append(Fault(str(path), 0, 0, "", str(error).removeprefix(f"{path}: ")))
+        return {}
 
 
 def read_bytes(path: Path) -> bytes:

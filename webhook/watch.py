@@ -158,18 +158,34 @@ def digest(contents: Mapping[str, bytes]) -> bytes:
     return whole.digest()
 
 
+def below(folder: str | Path) -> list[str]:
+    """Return the paths of the files in a folder and below, sorted: those with one of `SUFFIXES`, hidden ones left out.
+
+    Raises:
+        UnreadableError: A folder cannot be listed.
+    """
+
+    def fail(error: OSError) -> None:
+        raise UnreadableError(f"{error.filename or folder}: {error.strerror}") from error
+
+    found: list[str] = []
+    for place, folders, names in os.walk(folder, onerror=fail):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found += [
+            str(Path(place, name)) for name in sorted(names) if name.endswith(SUFFIXES) and not name.startswith(".")
+        ]
+    return found
+
+
 def _expanded(source: str) -> list[str]:
     if Path(source).is_dir():
-        try:
-            entries = list(Path(source).iterdir())
-        except OSError as error:
-            raise UnreadableError(f"{source}: {error.strerror}") from error
-        found = [str(path) for path in entries if path.name.endswith(SUFFIXES) and not path.name.startswith(".")]
-    elif glob.has_magic(source) and not Path(source).exists():
-        found = glob.glob(source, recursive=True)  # noqa: PTH207  (Path.glob takes no absolute pattern)
-    else:
+        return below(source)
+    if not glob.has_magic(source) or Path(source).exists():
         return [source]
-    return [path for path in found if not Path(path).is_dir()]
+    found: list[str] = []
+    for match in glob.glob(source, recursive=True):  # noqa: PTH207  (the pattern may be absolute)
+        found += below(match) if Path(match).is_dir() else [match]
+    return found
 
 
 def _content(path: str) -> bytes:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from noisegate.webhook import manifestfiles, manifests
+from noisegate.webhook import manifestfiles, manifests, watch
 from noisegate.webhook.faults import ConfigError, Fault
 from noisegate.webhook.manifests import Document
 
@@ -30,7 +30,7 @@ def documents(names: Iterable[str], stdin: BinaryIO) -> list[Document]:
                 continue
             paths = manifestfiles.find([name])
             if not paths:
-                endings = ", ".join(f"*{ending}" for ending in manifestfiles.SUFFIXES)
+                endings = ", ".join(f"*{ending}" for ending in watch.SUFFIXES)
                 faults.append(Fault(name, 0, 0, "", f"there are no manifests here; looked for: {endings}"))
             fresh = [path for path in paths if path not in seen]
             seen.update(fresh)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from noisegate.webhook import manifestfiles
+from noisegate.webhook import watch
 from noisegate.webhook.faults import ConfigError
 from noisegate.webhook.manifestfiles import find, read_bytes, read_files
 
@@ -55,7 +55,19 @@ def test_a_file_may_not_be_too_large(tmp_path: Path) -> None:
     """A file beyond the limit is refused before it is parsed."""
     path = tmp_path / "large.yaml"
     path.touch()
-    os.truncate(path, manifestfiles.LARGEST_FILE + 1)
+    os.truncate(path, watch.LARGEST_FILE + 1)
     with pytest.raises(ConfigError) as error:
         read_bytes(path)
     assert str(error.value) == f"{path}: larger than 64 MiB (split it)"
+
+
+def test_a_folder_that_cannot_be_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that cannot be listed is named; root can list all, so the refusal is made up here."""
+
+    def refuse(_path: object) -> None:
+        raise PermissionError(13, "Permission denied", str(tmp_path))
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(ConfigError) as error:
+        find([str(tmp_path)])
+    assert str(error.value) == f"{tmp_path}: Permission denied"

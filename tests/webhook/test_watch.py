@@ -178,9 +178,9 @@ def test_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_directory_that_cannot_be_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A directory that cannot be listed is named; root can list all, so the refusal is made up here."""
 
-    def refuse(_path: Path) -> None:
+    def refuse(_path: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "iterdir", refuse)
+    monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(UnreadableError, match=r"Permission denied$"):
         read([str(tmp_path)])
