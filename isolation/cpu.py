@@ -7,7 +7,7 @@ here is the question, not the answer.
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
-from noisegate.isolation import keys
+from noisegate.isolation import keys, quantity
 from noisegate.isolation.pod import Container, PodSpec
 from noisegate.isolation.problems import Code, Findings, in_annotation
 
@@ -144,8 +144,8 @@ def _read_containers(containers: Sequence[Container], init: bool, asked: list[Co
 def _read_one(container: Container, init: bool, index: int, resource: str, found: Findings) -> Cores | None:
     limit = container.resources.limits.get(resource)
     request = container.resources.requests.get(resource)
-    limit_cores = None if limit is None else _whole(limit)
-    request_cores = limit_cores if request is None or request == limit else _whole(request)
+    limit_cores = None if limit is None else quantity.count(limit, MOST_CORES)
+    request_cores = limit_cores if request is None or request == limit else quantity.count(request, MOST_CORES)
     for name, given, cores in (("limits", limit, limit_cores), ("requests", request, request_cores)):
         if given is not None and cores is None and (name == "limits" or given != limit):
             found.deny(
@@ -189,23 +189,6 @@ def _read_one(container: Container, init: bool, index: int, resource: str, found
                     f'leave the variable out, or write "{number}"',
                 )
     return Cores(init, index, number, resource, limit is not None, env)
-
-
-def _whole(value: str | float) -> int | None:
-    """Return a number of cores, or None where the quantity is not a whole one in range."""
-    if isinstance(value, str) and len(value) <= 5 and value.isascii() and value.isdigit():
-        number = int(value)
-    else:
-        from noisegate.isolation.quantity import parse  # noqa: PLC0415  (`2` needs no grammar)
-
-        try:
-            exact = parse(str(value))
-        except ValueError:
-            return None
-        if exact != int(exact):
-            return None
-        number = int(exact)
-    return number if 0 <= number <= MOST_CORES else None
 
 
 def _place(init: bool, index: int) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from noisegate.isolation import keys
+from noisegate.isolation import keys, quantity
 from noisegate.isolation.pod import Container, PodSpec
 from noisegate.isolation.policy import SriovPolicy
 from noisegate.isolation.problems import Code, Findings, in_annotation, nearest, shown
@@ -148,12 +148,12 @@ def _asked(container: Container, index: int, resource: str, found: Findings) -> 
     for name, quantities in (("limits", resources.limits), ("requests", resources.requests)):
         if resource not in quantities:
             continue
-        quantity = quantities[resource]
-        number = _whole(quantity)
+        given = quantities[resource]
+        number = quantity.count(given, MOST_DEVICES)
         if number is None:
             path = f"spec.containers[{index}].resources.{name}[{resource}]"
             found.deny(
-                BAD_NUMBER, path, quantity, f"{quantity} is not a whole number of devices; allowed: 0 to {MOST_DEVICES}"
+                BAD_NUMBER, path, given, f"{given} is not a whole number of devices; allowed: 0 to {MOST_DEVICES}"
             )
             sound = False
         else:
@@ -171,23 +171,6 @@ def _asked(container: Container, index: int, resource: str, found: Findings) -> 
         )
         return None
     return numbers[0]
-
-
-def _whole(quantity: str | float) -> int | None:
-    """Return a number of devices, or None where the quantity is not a whole one in range."""
-    if isinstance(quantity, str) and len(quantity) <= 5 and quantity.isascii() and quantity.isdigit():
-        number = int(quantity)
-    else:
-        from noisegate.isolation.quantity import parse  # noqa: PLC0415  (`2` needs no grammar)
-
-        try:
-            exact = parse(str(quantity))
-        except ValueError:
-            return None
-        if exact != int(exact):
-            return None
-        number = int(exact)
-    return number if 0 <= number <= MOST_DEVICES else None
 
 
 def _report_shortage(

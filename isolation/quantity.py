@@ -110,6 +110,21 @@ def whole(text: str) -> int:
     return value
 
 
+def count(value: str | float, most: int) -> int | None:
+    """Return a quantity that counts things (cores, devices), or None where it is no whole number from 0 to `most`."""
+    if isinstance(value, str) and len(value) <= 5 and value.isascii() and value.isdigit():
+        number = int(value)
+    else:
+        try:
+            exact = parse(str(value))
+        except NotAQuantityError:
+            return None
+        if isinstance(exact, Fraction):
+            return None
+        number = exact
+    return number if 0 <= number <= most else None
+
+
 def format(value: int | Fraction) -> str:  # noqa: A001  (the counterpart of parse; used as quantity.format)
     """Return the shortest quantity of this value, so that `parse(format(x)) == x`; of equals, the decimal one.
 

@@ -6,6 +6,8 @@ Source: k8s.io/api/core/v1 types (patchMergeKey tags) and its defaulting, Kubern
 from collections.abc import Mapping
 from typing import Any, Final
 
+from noisegate.isolation.quantity import parse
+
 MERGE_KEYS: Final[Mapping[str, tuple[str, ...]]] = {
     "volumes": ("name",),
     "env": ("name",),
@@ -95,8 +97,6 @@ def same(wanted: Any, existing: Any, field: str = "") -> bool:
 
 def same_quantity(wanted: object, existing: object) -> bool:
     """Tell whether two quantities are one amount."""
-    from noisegate.isolation.quantity import parse  # noqa: PLC0415  (only where two spellings differ)
-
     try:
         return parse(str(wanted)) == parse(str(existing))
     except ValueError:

@@ -178,3 +178,24 @@ def test_format_too_fine() -> None:
 def test_suggestions(text: str, expected: str) -> None:
     """What is obviously meant is suggested, and nothing else."""
     assert quantity.suggest(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("0", 0),
+        ("2", 2),
+        (2, 2),
+        ("2000m", 2),
+        ("1k", 1000),
+        ("65536", 65536),
+        ("65537", None),
+        ("-1", None),
+        ("1.5", None),
+        (1.5, None),
+        ("x", None),
+    ],
+)
+def test_count(value: str | float, expected: int | None) -> None:
+    """Things are counted in whole numbers, up to a most."""
+    assert quantity.count(value, 65536) == expected
