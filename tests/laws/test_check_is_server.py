@@ -175,6 +175,8 @@ def _as_the_api_server_has_it(item: dict[str, Any]) -> dict[str, Any]:
 
 
 def _without_nulls(value: Any) -> Any:
+    if isinstance(value, float) and value.is_integer():
+        return int(value)  # kubectl sends 3.0 as 3
     if isinstance(value, list):
         return [_without_nulls(element) for element in value]
     if not isinstance(value, dict):
