@@ -13,7 +13,6 @@ from noisegate.isolation.problems import Findings, Problem
 from noisegate.isolation.rdt import RdtRequest
 
 Kind = Literal["disk", "network", "rdt", "sriov", "cpu"]
-KINDS: Final[tuple[Kind, ...]] = ("disk", "network", "rdt", "sriov", "cpu")
 
 LONGEST_REMEMBERED: Final = 2048
 """Characters. Longer values are read anew each time, so that what is remembered stays small."""
@@ -38,9 +37,7 @@ class Asked(NamedTuple):
     bad: frozenset[Kind] = frozenset()
 
 
-NOTHING: Final = Asked()
-
-_SCANNED = ("rdt.resources.beta.kubernetes.io/", keys.OWN_PREFIX)
+_SCANNED: Final = (keys.RDT_RUNTIME, keys.OWN_PREFIX)
 
 
 def kind_of(annotation: str) -> Kind | None:
@@ -62,7 +59,7 @@ _KIND_OF: Final[Mapping[str, Kind]] = {
 def asks(annotations: Mapping[str, str]) -> bool:
     """Tell whether any annotation asks for one of the kinds."""
     for key in annotations:  # noqa: SIM110  (a generator would cost as much as the rest)
-        if key in _TEXT_KEYS or key.startswith(_SCANNED):
+        if key in _KIND_OF or key.startswith(_SCANNED):
             return True
     return False
 
@@ -131,4 +128,3 @@ _read_disk = _remembered(disk.read)
 _read_network = _remembered(network.read)
 _read_networks = _remembered(lambda text, found: networks.read(keys.NETWORKS, text, found))
 _read_default_network = _remembered(lambda text, found: networks.read(keys.DEFAULT_NETWORK, text, found))
-_TEXT_KEYS: Final = frozenset({keys.DISK, keys.NETWORK, keys.NETWORKS, keys.DEFAULT_NETWORK})

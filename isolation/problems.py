@@ -26,8 +26,12 @@ class Problem(NamedTuple):
 
     def __str__(self) -> str:
         """Write the problem as one line: code, path, message, hint."""
-        hint = f" ({self.hint})" if self.hint else ""
-        return f"{self.code} {self.path}: {self.message}{hint}" if self.path else f"{self.code} {self.message}{hint}"
+        return f"{self.code} {self.path}: {self.told}" if self.path else f"{self.code} {self.told}"
+
+    @property
+    def told(self) -> str:
+        """The message, and the hint behind it."""
+        return f"{self.message} ({self.hint})" if self.hint else self.message
 
     def under(self, prefix: str) -> "Problem":
         """Return the problem as seen from an object that holds this one under `prefix` (such as `spec.template.`)."""

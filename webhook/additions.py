@@ -15,7 +15,7 @@ from noisegate.isolation.problems import Findings
 from noisegate.isolation.sriov import Attachments
 from noisegate.webhook import firing
 from noisegate.webhook.firing import Fired
-from noisegate.webhook.leaf import Leaf
+from noisegate.webhook.leaf import MOUNTS, Leaf
 from noisegate.webhook.merge import Merge
 from noisegate.webhook.objects import Container
 from noisegate.webhook.rules import Rule
@@ -106,7 +106,7 @@ def add_rule(merge: Merge, rule: Rule) -> None:
     if rule.volumes:
         merge.want_unit(rule, scopes)
     for leaf in rule.per_container:
-        if leaf.path in (("volumeMounts",), ("volumeDevices",)) and leaf.value.get("name") in rule.volumes:
+        if leaf.path in MOUNTS and leaf.value.get("name") in rule.volumes:
             continue
         for scope in scopes:
             merge.want(scope, leaf, rule)

@@ -44,7 +44,6 @@ class World(NamedTuple):
         rules: What is added to pods.
         previous: The rules before the last change, for as long as pods mutated with them are on their way; or None.
         catalogue: What is known of the cluster.
-        excluded: Namespaces (names or globs) whose objects pass unread.
         memory: What came of pods seen before; None: every pod is considered anew.
     """
 
@@ -52,7 +51,6 @@ class World(NamedTuple):
     rules: Rules = NO_RULES
     previous: Rules | None = None
     catalogue: Catalogue = NOTHING_KNOWN
-    excluded: tuple[str, ...] = ()
     memory: Memory | None = None
 
 
@@ -80,7 +78,7 @@ def judge(request: AnyRequest, body: bytes, endpoint: str, world: World) -> Outc
         endpoint: One of `ENDPOINTS`.
         world: What the decision depends on.
     """
-    if request.sub_resource or any(fnmatchcase(request.namespace, glob) for glob in world.excluded):
+    if request.sub_resource or any(fnmatchcase(request.namespace, glob) for glob in world.policy.exclude_namespaces):
         return Outcome([], [])
     mutating, warn = endpoint.endswith("mutate"), endpoint.startswith("warn/")
     try:
@@ -182,7 +180,8 @@ def _judge_template(request: AnyRequest, world: World, mutating: bool, warn: boo
         world.rules,
         world.catalogue,
         warn=warn,
-        template=template.pointer,
+        root=template.pointer,
+        later=True,
         claims=template.claims,
     )
     prefix = template.prefix

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from noisegate.isolation import keys
 from noisegate.isolation.pod import Container
+from noisegate.webhook import podfields
 from noisegate.webhook.objects import Pod
 from noisegate.webhook.rules import Rule
 
@@ -37,12 +38,9 @@ def requested(containers: Iterable[Container]) -> set[str]:
         resources = container.resources
         for quantities in (resources.limits, resources.requests):
             for name, quantity in quantities.items():
-                if quantity not in _ZERO:
+                if quantity not in podfields.ZERO:
                     names.add(name)
     return names
-
-
-_ZERO = ("0", 0)
 
 
 def fire(
@@ -123,10 +121,7 @@ def _adds(key: str, annotations: Mapping[str, str]) -> bool:
     if key in annotations:
         return False
     own = key.startswith(keys.RDT_OWN_POD)
-    if own or key.startswith(_RUNTIME_RDT):
-        others = _RUNTIME_RDT if own else keys.RDT_OWN_POD
+    if own or key.startswith(keys.RDT_RUNTIME):
+        others = keys.RDT_RUNTIME if own else keys.RDT_OWN_POD
         return not any(given.startswith(others) for given in annotations)
     return True
-
-
-_RUNTIME_RDT = "rdt.resources.beta.kubernetes.io/"

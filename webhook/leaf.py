@@ -1,8 +1,11 @@
 """The smallest part of a rule: one thing that is added, with what makes it itself."""
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from noisegate.webhook import manifests, podfields
+
+MOUNTS: Final = (("volumeMounts",), ("volumeDevices",))
+"""Paths of the lists by which a container uses volumes."""
 
 Conflict = Literal["keep", "replace", "deny"]
 

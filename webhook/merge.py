@@ -9,7 +9,7 @@ import msgspec
 from noisegate.isolation import keys
 from noisegate.isolation.problems import Code, Findings, shown
 from noisegate.webhook import podfields
-from noisegate.webhook.leaf import Conflict, Leaf, identity_of
+from noisegate.webhook.leaf import MOUNTS, Conflict, Leaf, identity_of
 from noisegate.webhook.objects import NO_METADATA, NO_RESOURCES, NO_SPEC, Container, NotThatObject, Pod
 from noisegate.webhook.patch import Patch, escape, pointer
 from noisegate.webhook.rules import Rule
@@ -214,7 +214,7 @@ class Merge:
             return
         where = f"{scope.pointer}{pointer(leaf.path)}/{place}"
         default: Conflict = "deny" if field == "volumes" else "keep"
-        self._settle(scope, where, leaf, rule, rule.on_conflict or default, quiet=leaf.path in _MOUNTS)
+        self._settle(scope, where, leaf, rule, rule.on_conflict or default, quiet=leaf.path in MOUNTS)
 
     def _settle_member(self, scope: Scope, leaf: Leaf, rule: Rule, existing: Any) -> None:
         where = f"{scope.pointer}{pointer(leaf.path)}/{escape(leaf.identity)}"
@@ -335,7 +335,6 @@ def _is_same(field: str, wanted: Any, existing: Any) -> bool:
     return podfields.same(wanted, existing)
 
 
-_MOUNTS: Final = (("volumeMounts",), ("volumeDevices",))
 # The lists and maps that the typed view of a pod holds.
 _POD_FIELDS: Final[Mapping[tuple[str, ...], Callable[[Any], Any]]] = {
     ("metadata", "annotations"): attrgetter("metadata.annotations"),

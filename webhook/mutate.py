@@ -82,7 +82,7 @@ def consider(
     *,
     warn: bool = False,
     root: str = "",
-    template: str = "",
+    later: bool = False,
     claims: frozenset[str] = frozenset(),
 ) -> Outcome:
     """Judge a pod that is to be created, and find what it lacks.
@@ -96,16 +96,16 @@ def consider(
         catalogue: What is known of the cluster.
         warn: Leave out what is wrong and add the rest, instead of adding nothing.
         root: JSON pointer of the pod in `raw`; empty where it is the whole.
-        template: The same for a pod template, where what may come later only warns.
+        later: Whether what is missing may still come, as for a pod template: then it only warns.
         claims: Volumes that a StatefulSet's claim templates give the pod.
 
     Returns:
         Problems and warnings by path from the pod's root, and the patch; with problems and without `warn`, no patch.
     """
-    view = _View(namespace, policy, rules, catalogue, claims, later=bool(template))
-    outcome, fired, again = _look(pod, raw, template or root, view, {})
+    view = _View(namespace, policy, rules, catalogue, claims, later=later)
+    outcome, fired, again = _look(pod, raw, root, view, {})
     if again and outcome.patch:
-        outcome = _settle(outcome, raw, template or root, view, fired.injected)._replace(whole=True)
+        outcome = _settle(outcome, raw, root, view, fired.injected)._replace(whole=True)
     if outcome.problems and not warn:
         return outcome._replace(patch=None)
     return outcome

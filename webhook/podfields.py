@@ -75,6 +75,8 @@ _DEFAULTS: Final[Mapping[str, Any]] = {
 }
 # What it fills in from other fields: any value is as good as none.
 _COMPUTED: Final = frozenset({"pullPolicy", "hostPort"})
+ZERO: Final = ("0", 0)
+"""Amounts of a resource that ask for nothing, as the API server and as hand-written manifests spell them."""
 _QUANTITY_FIELDS: Final = frozenset({"sizeLimit", "divisor", "storage"})
 
 

@@ -145,7 +145,7 @@ def patched(request: AnyRequest, version: str, patch: Patch, warnings: Sequence[
 def denied(request: AnyRequest, version: str, problems: Sequence[Problem], warnings: Sequence[Problem] = ()) -> bytes:
     """Return the refusal: code 422, reason Invalid, one message that names every problem, one cause for each."""
     causes = [
-        {"reason": "FieldValueInvalid", "message": _cause(problem), "field": problem.path}
+        {"reason": "FieldValueInvalid", "message": f"{problem.code}: {problem.told}", "field": problem.path}
         for problem in problems[:MOST_PROBLEMS_TOLD]
     ]
     status = {
@@ -196,11 +196,6 @@ def warning_texts(warnings: Sequence[Problem]) -> list[str]:
         texts.append(text)
         room -= len(text)
     return texts
-
-
-def _cause(problem: Problem) -> str:
-    hint = f" ({problem.hint})" if problem.hint else ""
-    return f"{problem.code}: {problem.message}{hint}"
 
 
 def _head(request: AnyRequest, version: str) -> bytes:

@@ -15,7 +15,7 @@ from pydantic import Field
 from noisegate.isolation import keys, podnetinfo
 from noisegate.isolation.policy import Setting
 from noisegate.webhook import manifests, podfields, rulechecks
-from noisegate.webhook.leaf import Conflict, Leaf, identity_of
+from noisegate.webhook.leaf import MOUNTS, Conflict, Leaf, identity_of
 
 
 class When(NamedTuple):
@@ -219,7 +219,7 @@ def _compile(model: _Rule, place: str, wrong: manifests.Wrongs) -> tuple[Rule, l
     per_container = tuple(_leaves(container, (), f"{place}.perContainer", wrong))
     rulechecks.check_own(per_pod, model.on_conflict, f"{place}.perPod", wrong)
     rulechecks.check_own(per_container, model.on_conflict, f"{place}.perContainer", wrong)
-    mounted = {leaf.value.get("name") for leaf in per_container if leaf.path in _MOUNTS}
+    mounted = {leaf.value.get("name") for leaf in per_container if leaf.path in MOUNTS}
     volumes = {leaf.identity: leaf for leaf in per_pod if leaf.path == ("spec", "volumes") and leaf.identity in mounted}
     when = When(
         frozenset(model.when.resources),
@@ -240,7 +240,7 @@ def _compile(model: _Rule, place: str, wrong: manifests.Wrongs) -> tuple[Rule, l
         per_pod=tuple(leaf for leaf in per_pod if leaf.identity not in volumes or leaf.path != ("spec", "volumes")),
         volumes=volumes,
         unit_mounts={
-            name: tuple(leaf for leaf in per_container if leaf.path in _MOUNTS and leaf.value.get("name") == name)
+            name: tuple(leaf for leaf in per_container if leaf.path in MOUNTS and leaf.value.get("name") == name)
             for name in volumes
         },
         per_container=per_container,
@@ -252,7 +252,7 @@ def _compile(model: _Rule, place: str, wrong: manifests.Wrongs) -> tuple[Rule, l
         resources=frozenset(
             leaf.identity
             for leaf in per_container
-            if leaf.path[:1] == ("resources",) and not leaf.element and leaf.value not in ("0", 0)
+            if leaf.path[:1] == ("resources",) and not leaf.element and leaf.value not in podfields.ZERO
         ),
         about_cores=not when.resources.isdisjoint(keys.CORE_RESOURCES),
         profile=min(profiles, default=""),
@@ -263,8 +263,7 @@ def _compile(model: _Rule, place: str, wrong: manifests.Wrongs) -> tuple[Rule, l
     return rule, sorted(set(rulechecks.privileges(per_pod, per_container)))
 
 
-_MOUNTS: Final = (("volumeMounts",), ("volumeDevices",))
-_VOLUMES: Final = (("spec", "volumes"), *_MOUNTS)
+_VOLUMES: Final = (("spec", "volumes"), *MOUNTS)
 
 
 def _reaches(leaf: Leaf, on_conflict: Conflict | None) -> bool:
@@ -275,7 +274,7 @@ def _reaches(leaf: Leaf, on_conflict: Conflict | None) -> bool:
         or path == ("spec", "initContainers")
         or (path == ("spec",) and identity == "hostNetwork")
         or (path[:1] == ("metadata",) and on_conflict == "replace")
-        or (path[-1:] in _MOUNTS and identity == podnetinfo.MOUNT_PATH)
+        or (path[-1:] in MOUNTS and identity == podnetinfo.MOUNT_PATH)
         or (path == ("spec", "volumes") and identity == podnetinfo.VOLUME)
         or (path == ("env",) and identity == podnetinfo.ENV)
     )

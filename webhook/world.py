@@ -52,7 +52,7 @@ class World:
     prefetch: Final = None
 
     def __init__(self, settings: Settings, clock: Callable[[], float]) -> None:
-        first = admit.World(policy=settings.policy, excluded=settings.policy.exclude_namespaces, memory=Memory())
+        first = admit.World(policy=settings.policy, memory=Memory())
         self._state = _State(first, first, -math.inf)
         self._complete = settings.catalogue.complete
         self._clock = clock

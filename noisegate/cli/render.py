@@ -100,9 +100,8 @@ def as_github(verdicts: Sequence[Verdict]) -> str:
 
 def _command(level: str, verdict: Verdict, problem: Problem) -> str:
     file = _property(verdict.document.source)
-    hint = f" ({problem.hint})" if problem.hint else ""
     where = f"{verdict.document.kind} {verdict.namespace}/{verdict.name}: {problem.path}"
-    message = _data(f"{where}: {problem.message}{hint}")
+    message = _data(f"{where}: {problem.told}")
     return f"::{level} file={file},line={verdict.line_of(problem.path)},title={_property(problem.code)}::{message}"
 
 

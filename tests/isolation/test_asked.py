@@ -3,7 +3,7 @@
 import pytest
 
 from noisegate.isolation import asked
-from noisegate.isolation.asked import LONGEST_REMEMBERED, NOTHING, Asked, Kind
+from noisegate.isolation.asked import LONGEST_REMEMBERED, Asked, Kind
 from noisegate.isolation.problems import Findings
 
 DISK = "blockio.kubernetes.io/resources"
@@ -22,8 +22,8 @@ def read(annotations: dict[str, str]) -> tuple[Asked, list[str], list[str]]:
 
 def test_nothing() -> None:
     """Annotations that are not ours ask for nothing."""
-    assert read({}) == (NOTHING, [], [])
-    assert read({"x": "y", "kubernetes.io/egress-bandwidth": "5M"}) == (NOTHING, [], [])
+    assert read({}) == (Asked(), [], [])
+    assert read({"x": "y", "kubernetes.io/egress-bandwidth": "5M"}) == (Asked(), [], [])
 
 
 def test_everything() -> None:

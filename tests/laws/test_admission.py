@@ -355,7 +355,7 @@ def test_update_of_other_things(data: st.DataObject, old: Json, new: Json, world
 @given(st.data(), pods(), endpoints)
 def test_excluded_namespaces(data: st.DataObject, pod: Json, endpoint: str) -> None:
     """Whatever it is, what is in an excluded namespace passes unread."""
-    world = World(policy=Policy(), excluded=("kube-*",))
+    world = World(policy=Policy(excludeNamespaces=("kube-*",)))
     pod["spec"] = data.draw(spoiled(pod["spec"]))
     assume("\\ud" not in json.dumps(pod))
 

@@ -339,7 +339,7 @@ def test_dry_run() -> None:
 )
 def test_passed_by(endpoint: str, request_fields: dict[str, Any]) -> None:
     """What is not ours passes unread."""
-    world = WORLD._replace(excluded=("kube-system", "team-*"))
+    world = WORLD._replace(policy=Policy(excludeNamespaces=("kube-system", "team-*")))
 
     assert respond(WRONG, endpoint, world, old=ASKING, **request_fields) == ALLOWED
 

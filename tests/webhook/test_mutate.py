@@ -43,8 +43,9 @@ def considered(
     raw = json.dumps({"spec": {"template": obj}} if template else obj).encode()
     pointer = "/spec/template" if template else ""
     typed = decode(pods, json.dumps(obj).encode())
+    rules_ = rules_of(*given)
     return mutate.consider(
-        typed, raw, "default", policy or Policy(), rules_of(*given), CATALOGUE, warn=warn, template=pointer
+        typed, raw, "default", policy or Policy(), rules_, CATALOGUE, warn=warn, root=pointer, later=template
     )
 
 

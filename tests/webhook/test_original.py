@@ -7,6 +7,7 @@ from typing import Any
 import jsonpatch
 import pytest
 from builders import container, cores, pod, review
+from originals import GENERATED, TEMPLATE
 
 from noisegate.isolation.policy import CpuPolicy, Policy
 from noisegate.webhook import admit, rules
@@ -15,58 +16,6 @@ from noisegate.webhook.admit import World
 CORES = "cmk.intel.com/exclusive-cores"
 NON_ISOLCPUS = "cmk.intel.com/exclusive-non-isolcpus-cores"
 
-GENERATED = """
-mutations:
-  perContainer:
-    env:
-    - name: CMK_PROC_FS
-      value: /host/proc
-    volumeMounts:
-    - mountPath: /host/proc
-      name: cmk-host-proc
-      readOnly: true
-    - mountPath: /opt/bin
-      name: cmk-install-dir
-      readOnly: true
-  perPod:
-    metadata:
-      annotations:
-        cmk.intel.com/resources-injected: "true"
-    spec:
-      serviceAccountName: cmk-serviceaccount
-      tolerations:
-      - operator: Exists
-      volumes:
-      - hostPath:
-          path: /proc
-        name: cmk-host-proc
-      - hostPath:
-          path: /opt/bin
-        name: cmk-install-dir
-"""
-TEMPLATE = """
-mutations:
-  perPod:
-    metadata:
-      annotations:
-        cmk.intel.com/resources-injected: "true"
-    spec:
-      serviceAccount: cmk-serviceaccount
-      tolerations:
-      - operator: Exists
-      volumes:
-      - {name: cmk-host-proc, hostPath: {path: "/proc"}}
-      - {name: cmk-config-dir, hostPath: {path: "/etc/cmk"}}
-      - {name: cmk-install-dir, hostPath: {path: "/opt/bin"}}
-  perContainer:
-    env:
-    - name: CMK_PROC_FS
-      value: "/host/proc"
-    volumeMounts:
-    - {name: cmk-host-proc, mountPath: /host/proc, readOnly: true}
-    - {name: cmk-config-dir, mountPath: /etc/cmk}
-    - {name: cmk-install-dir, mountPath: /opt/bin}
-"""
 WORLD = World(rules=rules.load(GENERATED, "mutations.yaml"))
 
 PROC_FS = {"name": "CMK_PROC_FS", "value": "/host/proc"}

@@ -49,7 +49,7 @@ def test_settings_are_in_the_world(clock: Clock) -> None:
 
     now = world.World(Settings(policy=policy), clock).now()
 
-    assert (now.policy, now.excluded) == (policy, ("kube-*",))
+    assert (now.policy, now.policy.exclude_namespaces) == (policy, ("kube-*",))
 
 
 def test_first_rules_have_no_previous_ones(held: world.World) -> None:
