@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -193,9 +194,11 @@ def _keep(server: "Server", certs: Path, root: Path, examples: "Sequence[Example
     print(f"  curl http://{trial.HOST}:{server.health_port}/metrics")
     print()
     settings = _settings_of(root / "x", root)
-    print(f"serving with {f'the settings of {settings}' if settings else 'all defaults'} until Ctrl-C", flush=True)
     with contextlib.suppress(KeyboardInterrupt):
-        signal.pause()
+        print(f"serving with {f'the settings of {settings}' if settings else 'all defaults'} until Ctrl-C", flush=True)
+        while True:
+            # signal.pause() would sleep through a signal that came just before it.
+            time.sleep(1.0)
 
 
 def _now() -> "datetime":
