@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help run test quick check fmt lint types layers docs docs-check bench bench-quick wheel clean
+.PHONY: help run test test-apiserver binaries quick check fmt lint types layers docs docs-check bench bench-quick wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -15,12 +15,19 @@ run: $(READY) ## start the admission server, send the example pods through it ov
 
 test: $(READY) ## run all tests and measure what they cover (about 2 minutes)
 	@$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage run -m pytest -m "not apiserver"
 	@$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
+test-apiserver: $(READY) ## run the tests against a real etcd and kube-apiserver (built once, about 7 minutes)
+	PYTHONPATH=tests/support $(BIN)/python -m controlplane.binaries
+	$(BIN)/python -m pytest -m apiserver tests/apiserver
+
+binaries: $(READY) ## build etcd, kube-apiserver, kube-controller-manager and kubectl into a cache, once
+	PYTHONPATH=tests/support $(BIN)/python -m controlplane.binaries
+
 quick: $(READY) ## run all tests, without measuring
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not apiserver"
 
 check: lint types layers docs-check ## everything about the code that needs no run: lint, types, import contracts, generated docs
 
@@ -47,7 +54,14 @@ docs-check: $(READY)
 bench: $(READY) ## measure the admission server against a no-op in the same run (about 4 minutes)
 	$(BIN)/python -m bench
 
-bench-quick: $(READY) ## the same in half a minute, for a first impression
+bench-test-apiserver: $(READY) ## run the tests against a real etcd and kube-apiserver (built once, about 7 minutes)
+	PYTHONPATH=tests/support $(BIN)/python -m controlplane.binaries
+	$(BIN)/python -m pytest -m apiserver tests/apiserver
+
+binaries: $(READY) ## build etcd, kube-apiserver, kube-controller-manager and kubectl into a cache, once
+	PYTHONPATH=tests/support $(BIN)/python -m controlplane.binaries
+
+quick: $(READY) ## the same in half a minute, for a first impression
 	$(BIN)/python -m bench --quick
 
 wheel: $(READY) ## build the wheel into dist/
@@ -60,5 +74,5 @@ $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "noisegate needs Python 3.11 or newer: make PYTHON=python3.12"; exit 1; }
 	@echo "installing into $(VENV) ..."
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[webhook,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[webhook,controller,dev]'
 	@touch $@
