@@ -47,9 +47,15 @@ layers: $(READY)
 
 docs: $(READY) ## write the generated pages of docs/
 	$(BIN)/noisegate problems --markdown > docs/problems.md
+	$(BIN)/noisegate metrics --markdown > docs/metrics.md
+	$(BIN)/noisegate registration > deploy/base/webhooks.yaml
+	cp mutations.yaml deploy/base/config/mutations.yaml
 
 docs-check: $(READY)
 	@$(BIN)/noisegate problems --markdown | diff -u docs/problems.md - || { echo "docs/problems.md is stale: run make docs"; exit 1; }
+	@$(BIN)/noisegate metrics --markdown | diff -u docs/metrics.md - || { echo "docs/metrics.md is stale: run make docs"; exit 1; }
+	@$(BIN)/noisegate registration | diff -u deploy/base/webhooks.yaml - || { echo "deploy/base/webhooks.yaml is stale: run make docs"; exit 1; }
+	@diff -u mutations.yaml deploy/base/config/mutations.yaml || { echo "deploy/base/config/mutations.yaml is stale: run make docs"; exit 1; }
 
 bench: $(READY) ## measure the admission server against a no-op in the same run (about 4 minutes)
 	$(BIN)/python -m bench

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import PurePath
 from typing import Any, Final
 
-from noisegate.cli import certs, check, demo, problems, webhook
+from noisegate.cli import certs, check, demo, metrics, problems, registration, webhook
 
-COMMANDS: Final = (check, problems, demo, webhook, certs)
+COMMANDS: Final = (check, problems, demo, webhook, certs, registration, metrics)
 
 ABOUT = """\
 noisegate keeps noisy neighbours apart on Kubernetes nodes. A pod says in annotations and resources what it may use of

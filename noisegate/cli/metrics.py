@@ -48,7 +48,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(args: argparse.Namespace) -> int:
     """Print the metrics; return the exit code, 0."""
-    programs = {"noisegate webhook": rows(webhook()), "noisegate controller": rows(controller())}
+    programs = {"noisegate webhook": rows(webhook())}
     if args.markdown:
         print(markdown(programs), end="")
         return 0

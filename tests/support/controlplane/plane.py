@@ -105,7 +105,7 @@ class ControlPlane:
         env = {**os.environ, "HOME": str(self.folder), "KUBECACHEDIR": str(self.folder / "kube-cache")}
         return subprocess.run(command, input=input, capture_output=True, text=True, check=False, env=env, timeout=120)
 
-    def metric(self, name: str, **labels: str) -> float:
+    def metric(self, name: str, /, **labels: str) -> float:
         """Return the sum of the samples of one of the API server's own metrics that bear these labels."""
         text = self.api.get("/metrics").message
         return sum(
