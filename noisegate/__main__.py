@@ -25,6 +25,8 @@ examples:
   noisegate demo                       see it work: a real server, real pods, no cluster
   noisegate webhook --config server.yaml
   noisegate certs issue ./certs --service noisegate.noisegate-system
+  noisegate registration --mutations mutations.yaml      the webhook configurations for these rules
+  noisegate metrics                    what Prometheus sees
 
 Each command tells more: noisegate check --help
 """

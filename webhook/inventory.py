@@ -12,7 +12,7 @@ CLAIM: Final = ("v1", "PersistentVolumeClaim")
 STORAGE_CLASS: Final = ("storage.k8s.io/v1", "StorageClass")
 
 # The API server takes the beta key for the same thing (k8s.io/component-helpers, IsDefaultAnnotation).
-_DEFAULT_CLASS: Final = (
+DEFAULT_CLASS: Final = (
     "storageclass.kubernetes.io/is-default-class",
     "storageclass.beta.kubernetes.io/is-default-class",
 )
@@ -136,7 +136,7 @@ def _claim(fields: _Fields) -> Claim:
 
 def _storage_class(fields: _Fields) -> StorageClass:
     annotations = fields.annotations()
-    return StorageClass(fields.text("provisioner"), any(annotations.get(key) == "true" for key in _DEFAULT_CLASS))
+    return StorageClass(fields.text("provisioner"), any(annotations.get(key) == "true" for key in DEFAULT_CLASS))
 
 
 _KINDS: Final[Mapping[tuple[str, str], tuple[str, bool, Callable[[_Fields], Any]]]] = {

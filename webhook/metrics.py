@@ -46,6 +46,10 @@ REASONS: Final = (
 HANDSHAKE_FAILURES: Final = ("certificate", "closed", "protocol", "time-out")
 BUCKETS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Seconds: a call takes about 0.1 ms, and the API server's own time-out is at most 30 s, 10 by default."""
+LOOKUPS: Final = ("found", "missing", "failed")
+"""What came of asking for one object by name."""
+UPDATES: Final = ("listed", "gone", "failed")
+"""What came of following a kind: everything was listed, the version was too old, the API server did not give it."""
 RELOADS: Final = ("reloaded", "refused", "recovered")
 
 
@@ -137,10 +141,29 @@ class Metrics:
         )
         self.draining = self._gauge("draining", "1 from the first signal on.", "livemax")
         self.restarts = self._counter("worker_restarts", "Worker processes started again after they died.")
+        self.catalogue_objects: Gauge
+        self.catalogue_updates: Counter
+        self.lookups: Final[dict[tuple[str, str], Callable[[], None]]] = {}
         started = self._gauge("start_time_seconds", "When the process began to serve.", "livemin")
         started.set(time.time())
         build = self._gauge("build_info", "What runs; always 1.", "max", "version", "python")
         build.labels(version, platform.python_version()).set(1)
+
+    def follow(self, kinds: Iterable[str]) -> None:
+        """Begin to count what is followed in the cluster."""
+        self.catalogue_objects = self._gauge("catalogue_objects", "Objects known of each kind.", "max", "kind")
+        self.catalogue_updates = self._counter(
+            "catalogue_updates", "Lists and watches of the API server, by what came of them.", "kind", "result"
+        )
+        lookups = self._counter(
+            "lookups", "Objects asked for by name, as they were not known yet, by what came of it.", "kind", "result"
+        )
+        for kind in kinds:
+            self.catalogue_objects.labels(kind).set(0)
+            for result in UPDATES:
+                self.catalogue_updates.labels(kind, result)
+            for result in LOOKUPS:
+                self.lookups[kind, result] = lookups.labels(kind, result).inc
 
     def problem(self, code: str) -> None:
         """Count a problem."""

@@ -48,8 +48,16 @@ class World(Protocol):
     def prefetch(self) -> Prefetch | None: ...  # noqa: D102
     @property
     def watches(self) -> Sequence[Watch]: ...  # noqa: D102
+    def reasons(self) -> Sequence[str]:
+        """Return why nothing can be decided yet, a line each. Called often; never raises."""
+        ...
+
     def notes(self) -> Sequence[str]:
         """Return what an operator should know, a line each. Called often; never raises."""
+        ...
+
+    def follow(self, metrics: Metrics, log: Log) -> Coroutine[Any, Any, None] | None:
+        """Return what keeps the world up to date while the server runs; None where nothing is needed beside `watches`."""
         ...
 
 
@@ -189,7 +197,7 @@ class _Service:
                 watch.load()
             self.metrics.reload(watch.what, "", watch.last_success, refused=False)
         sockets, health_sockets = self._bind()
-        health = Health(lambda: self.reasons, self.notes, self._numbers)
+        health = Health(self._reasons, self.notes, self._numbers)
         asyncio.get_running_loop().set_exception_handler(self._unexpected)
         try:
             await health.open(health_sockets)
@@ -204,6 +212,8 @@ class _Service:
             ready(where)
             async with asyncio.TaskGroup() as tasks:
                 chores = [tasks.create_task(self._sweep()), tasks.create_task(self._follow())]
+                if (live := self.world.follow(self.metrics, self.log)) is not None:
+                    chores.append(tasks.create_task(live))
                 await self.stop.asked.wait()
                 left = await self._leave(listener)
                 for chore in chores:
@@ -297,9 +307,12 @@ class _Service:
                 listener.close()
             raise
 
+    def _reasons(self) -> list[str]:
+        return [*self.reasons, *self.world.reasons()]
+
     def _tell(self) -> None:
         if self.told is not None:
-            self.told(self.reasons, self.notes())
+            self.told(self._reasons(), self.notes())
 
     def _numbers(self) -> bytes:
         self.edge.gauge()

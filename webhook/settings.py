@@ -48,6 +48,8 @@ Address = Annotated[str, AfterValidator(_address)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)]
 TimeOut = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
+LiveKind = Literal["networks", "claims", "storageClasses"]
+"""Kinds of objects that the checks look up."""
 Words = Annotated[tuple[str, ...], Field(strict=False)]
 
 
@@ -111,9 +113,21 @@ class CatalogueFiles(Setting):
 
     files: Annotated[tuple[Path, ...], Field(strict=False)] = ()
     """Files, folders (all their .yaml, .yml and .json) or globs. Default none: nothing is known, nothing is checked."""
-    complete: Annotated[tuple[Literal["networks", "claims", "storageClasses"], ...], Field(strict=False)] = ()
+    complete: Annotated[tuple[LiveKind, ...], Field(strict=False)] = ()
     """Kinds of which the files hold every object, even if that is none: a missing one is then an error. Default none:
     a kind is known as soon as the files hold one object of it."""
+
+
+class Cluster(Setting):
+    """The `cluster:` block: the API server that is asked what the cluster has."""
+
+    catalogue: Annotated[tuple[LiveKind, ...], Field(strict=False)] = ()
+    """Kinds that are followed live, by list and watch; needs the ClusterRole `noisegate-webhook`. What files say of these
+    kinds does not count. Default none: the server needs no cluster."""
+    api_server: str = Field(default="", pattern=r"^https://[^/]+/?$", alias="apiServer")
+    """Its address. Default: that of the cluster the server runs in."""
+    account: Path = "/var/run/secrets/kubernetes.io/serviceaccount"
+    """Folder of `token` and `ca.crt`. Default: where a pod's ServiceAccount is mounted."""
 
 
 class Settings(Setting):
@@ -124,7 +138,9 @@ class Settings(Setting):
     policy: Policy = Policy()
     """What is allowed."""
     catalogue: CatalogueFiles = CatalogueFiles()
-    """What the cluster has."""
+    """What the cluster has, from files."""
+    cluster: Cluster = Cluster()
+    """What the cluster has, from its API server."""
 
     @classmethod
     def load(cls, text: str | bytes, file: str, overrides: Mapping[str, Any] | None = None) -> Self:

@@ -7,19 +7,31 @@ What cannot be used raises, and nothing is changed; `watch` keeps the reason for
 
 import math
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from importlib import resources
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from noisegate.isolation.catalogue import Catalogue
 from noisegate.webhook import admit, inventory, manifests, rdtclasses, review, rules
 from noisegate.webhook.faults import ConfigError, Fault
+from noisegate.webhook.log import Log
 from noisegate.webhook.manifests import Document
 from noisegate.webhook.memory import Memory
+from noisegate.webhook.metrics import Metrics
 from noisegate.webhook.review import Answer
 from noisegate.webhook.rules import NO_RULES
-from noisegate.webhook.settings import Settings
+from noisegate.webhook.settings import LiveKind, Settings
 from noisegate.webhook.watch import UnreadableError, Watch
+
+if TYPE_CHECKING:
+    from noisegate.webhook.live import Live
+
+_FIELDS: Final[Mapping[LiveKind, str]] = {
+    "networks": "networks",
+    "claims": "claims",
+    "storageClasses": "storage_classes",
+}
+"""Where each kind stands in the catalogue."""
 
 Files = Mapping[str, bytes]
 """Contents of files that belong together, by path."""
@@ -46,16 +58,17 @@ class World:
 
     Attributes:
         watches: The files it follows; not loaded yet.
-        prefetch: What a decision must wait for: nothing.
+        prefetch: What a decision must wait for; None where nothing is ever waited for.
     """
-
-    prefetch: Final = None
 
     def __init__(self, settings: Settings, clock: Callable[[], float]) -> None:
         first = admit.World(policy=settings.policy, memory=Memory())
         self._state = _State(first, first, -math.inf)
         self._complete = settings.catalogue.complete
         self._clock = clock
+        self.prefetch: Callable[[bytes], Awaitable[None] | None] | None = None
+        self._live: Live | None = None
+        self._known_live: dict[str, Mapping[str, Any] | None] = {}
         self._has_rules = False
         self._rule_notes: tuple[str, ...] = ()
         self._catalogue_notes: tuple[str, ...] = ()
@@ -66,6 +79,25 @@ class World:
             Watch("catalogue", settings.catalogue.files, self.take_catalogue),
         )
         self.watches: Final = tuple(watch for watch in watches if watch.sources)
+
+    def go_live(self, live: "Live", kinds: tuple[LiveKind, ...]) -> None:
+        """Take these kinds from the cluster, and no longer from files. Until they are listed nothing is known of them."""
+        self._live = live
+        self.prefetch = live.prefetch
+        self._known_live = dict.fromkeys(_FIELDS[kind] for kind in kinds)
+
+    def take_live(self, kind: LiveKind, found: Mapping[str, Any]) -> None:
+        """Take everything of a kind, as the cluster has it now."""
+        self._known_live[_FIELDS[kind]] = found
+        self._know(self._state.later.catalogue)
+
+    def reasons(self) -> list[str]:
+        """Return why nothing can be decided yet, a line each."""
+        return [] if self._live is None else self._live.reasons()
+
+    def follow(self, metrics: Metrics, log: Log) -> Coroutine[Any, Any, None] | None:
+        """Return what keeps up to date what is taken from the cluster; None where nothing is."""
+        return None if self._live is None else self._live.follow(metrics, log)
 
     def load(self) -> None:
         """Put the files as they are now into force, for the first time.
@@ -107,7 +139,7 @@ class World:
 
     def notes(self) -> tuple[str, ...]:
         """Return what is doubtful in the files in force, a line each."""
-        return self._rule_notes + self._catalogue_notes
+        return self._rule_notes + self._catalogue_notes + (() if self._live is None else tuple(self._live.notes()))
 
     def now(self) -> admit.World:
         """Return the world of this moment."""
@@ -163,6 +195,8 @@ class World:
         self._know(built.catalogue._replace(rdt_classes=self._state.later.catalogue.rdt_classes))
 
     def _know(self, catalogue: Catalogue) -> None:
+        # Always a new one: what was remembered of pods belongs to the catalogue before.
+        catalogue = catalogue._replace(**self._known_live)
         sooner, later, until = self._state
         self._state = _State(sooner._replace(catalogue=catalogue), later._replace(catalogue=catalogue), until)
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 if TYPE_CHECKING:
     from noisegate.webhook.serverconfig import ServerConfig
     from noisegate.webhook.settings import Settings
+    from noisegate.webhook.world import World
 
 TEXT = """\
 Run the admission server: it is called by the API server over TLS on /mutate and /validate (and /warn/..., for namespaces
@@ -168,6 +169,8 @@ def serve(settings: "Settings") -> int:
 
     def build() -> World:
         world = World(settings, time.monotonic)
+        if settings.cluster.catalogue:
+            _go_live(world, settings)
         world.load()
         return world
 
@@ -178,6 +181,19 @@ def serve(settings: "Settings") -> int:
         codes=[code.id for code in codes()],
         version=version("noisegate"),
     )
+
+
+def _go_live(world: "World", settings: "Settings") -> None:
+    from noisegate.cluster.connection import Connection, in_cluster  # noqa: PLC0415  (not without a cluster)
+    from noisegate.webhook.faults import ConfigError, Fault  # noqa: PLC0415
+    from noisegate.webhook.live import Live  # noqa: PLC0415
+
+    cluster = settings.cluster
+    url = cluster.api_server or in_cluster(os.environ)
+    if not url:
+        told = "there is no API server to ask: KUBERNETES_SERVICE_HOST is not set, so this is no pod"
+        raise ConfigError([Fault("server.yaml", 0, 0, "cluster.catalogue", told, "give cluster.apiServer")])
+    world.go_live(Live(cluster.catalogue, Connection(url, Path(cluster.account)), world.take_live), cluster.catalogue)
 
 
 def config_of(settings: "Settings") -> "ServerConfig":

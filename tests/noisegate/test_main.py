@@ -1,7 +1,7 @@
 """The command as a whole, as a process."""
 
-import re
 import os
+import re
 import subprocess
 import sys
 from importlib.metadata import version

@@ -154,3 +154,20 @@ def test_what_the_server_cannot_use_is_told(certs: Path, what: str) -> None:
     assert done.returncode == 2
     assert line.startswith("noisegate webhook: ")
     assert told in line
+
+
+def test_a_live_catalogue_needs_an_api_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Outside a cluster its address must be given; the message says where."""
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    config = tmp_path / "server.yaml"
+    config.write_text("server: {cert: a, key: b}\ncluster: {catalogue: [networks]}\n")
+    assert main(["webhook", "--config", str(config)]) == 2
+    assert capsys.readouterr().err == (
+        "noisegate webhook: server.yaml: cluster.catalogue: there is no API server to ask: KUBERNETES_SERVICE_HOST is not set, "
+        "so this is no pod; give cluster.apiServer\n"
+    )
+    config.write_text("server: {cert: a, key: b}\ncluster: {catalogue: [networks], apiServer: 'http://x'}\n")
+    assert main(["webhook", "--config", str(config)]) == 2
+    assert "cluster.apiServer" in capsys.readouterr().err

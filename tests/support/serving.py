@@ -70,9 +70,16 @@ class World:
     watches: Sequence[Watch] = ()
     told: list[str] = field(default_factory=list)
 
+    def reasons(self) -> list[str]:
+        """Return nothing: it can always decide."""
+        return []
+
     def notes(self) -> list[str]:
         """Return what the test wants noted."""
         return self.told
+
+    def follow(self, _metrics: Metrics, _log: Log) -> None:
+        """Follow nothing."""
 
 
 class Gate:

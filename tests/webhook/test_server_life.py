@@ -42,8 +42,14 @@ PROGRAM = """
             uid = json.loads(body)["request"]["uid"]
             return Answer(200, json.dumps({"response": {"uid": uid}}).encode(), "allowed")
 
+        def reasons(self):
+            return []
+
         def notes(self):
             return ["a note"]
+
+        def follow(self, metrics, log):
+            return None
 
     def build():
         if SETTINGS.pop("fail", None):

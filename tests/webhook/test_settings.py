@@ -66,6 +66,7 @@ def test_the_defaults_are_the_promised_ones() -> None:
             "log-format": "text",
         },
         "catalogue": {"files": (), "complete": ()},
+        "cluster": {"catalogue": (), "apiServer": "", "account": "/var/run/secrets/kubernetes.io/serviceaccount"},
     }
 
 

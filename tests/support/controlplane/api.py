@@ -61,6 +61,7 @@ class Api:
         self._token: Final = token
         self._mine: Final = threading.local()
         self._opened: Final[list[http.client.HTTPSConnection]] = []
+        self._era = 0
 
     def call(
         self, method: str, path: str, body: object = None, content_type: str = "application/json", **params: str
@@ -93,11 +94,12 @@ class Api:
 
     def _connection(self) -> http.client.HTTPSConnection:
         connection: http.client.HTTPSConnection | None = getattr(self._mine, "connection", None)
-        if connection is None:
+        if connection is None or self._mine.era != self._era:
             connection = http.client.HTTPSConnection("127.0.0.1", self._port, context=self._trust, timeout=60)
             connection.connect()
             self._opened.append(connection)
             self._mine.connection = connection
+            self._mine.era = self._era
             self._mine.fresh = True
         return connection
 
@@ -106,7 +108,8 @@ class Api:
         connection = getattr(self._mine, "connection", None)
         if connection is not None:
             connection.close()
-            self._opened.remove(connection)
+            if connection in self._opened:
+                self._opened.remove(connection)
             self._mine.connection = None
 
     def close_all(self) -> None:
@@ -114,6 +117,7 @@ class Api:
         for connection in self._opened:
             connection.close()
         self._opened.clear()
+        self._era += 1
 
     def get(self, path: str, **params: str) -> Reply:
         """GET a path."""

@@ -45,6 +45,7 @@ class ControlPlane:
         self.url: Final = f"https://127.0.0.1:{port}"
         self.ca_file: Final = folder / "ca.crt"
         self.version: Final = upstream("kubernetes").version
+        self.server: _Process
         self._trust: Final = ssl.create_default_context(cafile=str(self.ca_file))
         self._tokens: Final = {user: f"token-of-{user}" for user in users}
         self._clients: Final[list[Api]] = []
@@ -63,6 +64,28 @@ class ControlPlane:
         client = Api(self.port, self._trust, token)
         self._clients.append(client)
         return client
+
+    def restart(self, between: Callable[[], None] = lambda: None) -> None:
+        """Kill the API server, do something meanwhile, and start it again on the same port."""
+        self.server.process.kill()
+        self.server.process.wait()
+        self.close()
+        between()
+        self.server = _Process(self.server.log, self.server.command)
+        self.await_ready()
+
+    def end(self) -> None:
+        """End the API server."""
+        self.server.end()
+
+    def await_ready(self) -> None:
+        """Wait until the API server is ready."""
+        end = time.monotonic() + SECONDS
+        while not _answers(self.api, "/readyz"):
+            if self.server.process.poll() is not None or time.monotonic() > end:
+                told = self.server.log.read_text(errors="replace")[-3000:]
+                raise RuntimeError(f"the API server did not come up:\n{told}")
+            time.sleep(0.05)
 
     def close(self) -> None:
         """Close the connections of all clients."""
@@ -185,11 +208,13 @@ def start(
         ]
         if not controller_manager:
             command.append("--disable-admission-plugins=ServiceAccount")
-        server = ends.enter_context(_running(folder / "kube-apiserver.log", [*command, *flags]))
+        log = folder / "kube-apiserver.log"
         plane = ControlPlane(folder, port, names)
-        _await(folder / "kube-apiserver.log", server, lambda: _answers(plane.api, "/readyz"))
+        plane.server = _Process(log, [*command, *flags])
+        ends.callback(plane.end)
+        plane.await_ready()
         # The API server makes the namespace itself, up to two seconds after it is ready.
-        _await(folder / "kube-apiserver.log", server, lambda: _answers(plane.api, "/api/v1/namespaces/default"))
+        plane.wait("namespace default", lambda: _answers(plane.api, "/api/v1/namespaces/default"))
         if controller_manager:
             manager = [
                 str(find("kube-controller-manager")),
@@ -220,35 +245,40 @@ def _answers(api: Api, path: str) -> bool:
         return False
 
 
-@contextlib.contextmanager
-def _running(log: Path, command: list[str]) -> "Iterator[subprocess.Popen[bytes]]":
-    with log.open("ab") as file:
-        process = subprocess.Popen(
-            command, stdout=file, stderr=file, stdin=subprocess.DEVNULL, preexec_fn=_dies_with_us
-        )
+class _Process:
+    """A program of the control plane, with its log."""
+
+    def __init__(self, log: Path, command: list[str]) -> None:
+        self.command: Final = command
+        self.log: Final = log
+        with log.open("ab") as file:
+            self.process: Final = subprocess.Popen(
+                command, stdout=file, stderr=file, stdin=subprocess.DEVNULL, preexec_fn=dies_with_us
+            )
+
+    def end(self) -> None:
+        self.process.terminate()
         try:
-            yield process
-        finally:
-            process.terminate()
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
 
 
-def _dies_with_us() -> None:
+@contextlib.contextmanager
+def _running(log: Path, command: list[str]) -> Iterator[None]:
+    process = _Process(log, command)
+    try:
+        yield
+    finally:
+        process.end()
+
+
+def dies_with_us() -> None:
+    """Prepare a child that never outlives this process."""
     # Of its own session, so that Ctrl-C in a terminal reaches us first; and killed by the kernel when we are (prctl(2)).
     os.setsid()
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def _await(log: Path, process: "subprocess.Popen[bytes]", done: Callable[[], bool]) -> None:
-    end = time.monotonic() + SECONDS
-    while not done():
-        if process.poll() is not None or time.monotonic() > end:
-            raise RuntimeError(f"{process.args!r} did not come up:\n{log.read_text(errors='replace')[-3000:]}")
-        time.sleep(0.05)
 
 
 def _free_ports(count: int) -> list[int]:
