@@ -60,14 +60,7 @@ docs-check: $(READY)
 bench: $(READY) ## measure the admission server against a no-op in the same run (about 4 minutes)
 	$(BIN)/python -m bench
 
-bench-test-apiserver: $(READY) ## run the tests against a real etcd and kube-apiserver (built once, about 7 minutes)
-	PYTHONPATH=tests/support $(BIN)/python -m controlplane.binaries
-	$(BIN)/python -m pytest -m apiserver tests/apiserver
-
-binaries: $(READY) ## build etcd, kube-apiserver, kube-controller-manager and kubectl into a cache, once
-	PYTHONPATH=tests/support $(BIN)/python -m controlplane.binaries
-
-quick: $(READY) ## the same in half a minute, for a first impression
+bench-quick: $(READY) ## the same in half a minute, for a first impression
 	$(BIN)/python -m bench --quick
 
 wheel: $(READY) ## build the wheel into dist/

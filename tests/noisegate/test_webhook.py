@@ -166,7 +166,7 @@ def test_a_live_catalogue_needs_an_api_server(
     assert main(["webhook", "--config", str(config)]) == 2
     assert capsys.readouterr().err == (
         "noisegate webhook: server.yaml: cluster.catalogue: there is no API server to ask: KUBERNETES_SERVICE_HOST is not set, "
-        "so this is no pod; give cluster.apiServer\n"
+        "so this is no pod (give cluster.apiServer)\n"
     )
     config.write_text("server: {cert: a, key: b}\ncluster: {catalogue: [networks], apiServer: 'http://x'}\n")
     assert main(["webhook", "--config", str(config)]) == 2

@@ -129,7 +129,7 @@ def test_addresses_may_be_numbers_or_names(address: str) -> None:
         pytest.param("server: {port: 0}", ["etc/server.yaml:1: server.port: 0: allowed: 1 to 65535"], id="port-zero"),
         pytest.param(
             "\nserver: {}\npolcy: {}\n",
-            ["etc/server.yaml:3: polcy: unknown key; allowed: server, policy, catalogue (write policy)"],
+            ["etc/server.yaml:3: polcy: unknown key; allowed: server, policy, catalogue, cluster (write policy)"],
             id="unknown-block",
         ),
         pytest.param(
