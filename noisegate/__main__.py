@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import PurePath
 from typing import Any, Final
 
-from noisegate.cli import certs, check, demo, metrics, problems, registration, webhook
+from noisegate.cli import certs, check, controller, demo, metrics, problems, registration, webhook
 
-COMMANDS: Final = (check, problems, demo, webhook, certs, registration, metrics)
+COMMANDS: Final = (check, problems, demo, webhook, controller, certs, registration, metrics)
 
 ABOUT = """\
 noisegate keeps noisy neighbours apart on Kubernetes nodes. A pod says in annotations and resources what it may use of
@@ -25,6 +25,7 @@ examples:
   noisegate demo                       see it work: a real server, real pods, no cluster
   noisegate webhook --config server.yaml
   noisegate certs issue ./certs --service noisegate.noisegate-system
+  noisegate controller --kubeconfig ~/.kube/config
   noisegate registration --mutations mutations.yaml      the webhook configurations for these rules
   noisegate metrics                    what Prometheus sees
 

@@ -155,6 +155,11 @@ def wanted(rules: Rules) -> dict[str, list[Condition]]:
     return {_name(entry, warn): entry.conditions(rules) for entry, warn in _all()}
 
 
+def entry_names() -> tuple[list[str], list[str]]:
+    """Return the names of the entries of the mutating and of the validating configuration."""
+    return [_name(entry, warn) for entry, warn in _all() if entry.mutates], [_name(*one) for one in _all()]
+
+
 def adjusted(
     webhooks: Sequence[Mapping[str, Any]], wishes: Mapping[str, Sequence[Condition]], *, widen: bool
 ) -> list[dict[str, Any]]:

@@ -91,8 +91,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="serve the Service's names: NAME, NAME.NAMESPACE, NAME.NAMESPACE.svc, NAME.NAMESPACE.svc.cluster.local",
     )
     issue.add_argument("--client", metavar="NAME", help="make a client certificate with this name (its CN)")
-    issue.add_argument("--life", type=_life, metavar="LIFE", help="of the certificates: 12h, 90d, 1y (default 1y)")
-    issue.add_argument("--ca-life", type=_life, metavar="LIFE", help="of a CA that has to be made (default 10y)")
+    issue.add_argument("--life", type=life, metavar="LIFE", help="of the certificates: 12h, 90d, 1y (default 1y)")
+    issue.add_argument("--ca-life", type=life, metavar="LIFE", help="of a CA that has to be made (default 10y)")
     issue.add_argument("--rsa", type=int, metavar="BITS", help="RSA keys of 3072 to 8192 bits (default: ECDSA P-256)")
     issue.add_argument("--replace", action="store_true", help="replace certificates that are there already")
     issue.set_defaults(act=_issue)
@@ -110,7 +110,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
     renew = _action(actions, "renew", "renew what is past two thirds of its life", RENEW)
     renew.add_argument("--force", action="store_true", help="renew whatever the age")
-    renew.add_argument("--life", type=_life, metavar="LIFE", help="of what is made: 12h, 90d, 1y (default: as before)")
+    renew.add_argument("--life", type=life, metavar="LIFE", help="of what is made: 12h, 90d, 1y (default: as before)")
     which = renew.add_mutually_exclusive_group()
     which.add_argument("--ca", action="store_true", help="renew the CA instead, and tell what must be done then")
     which.add_argument("--drop-old-ca", action="store_true", help="take earlier CAs out of ca.crt, the last step")
@@ -144,7 +144,7 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-def _life(text: str) -> timedelta:
+def life(text: str) -> timedelta:
     """Read a length of time such as `90d`."""
     match = LIFE.fullmatch(text)
     life = int(match[1]) * LIFE_UNITS[match[2]] if match else timedelta()

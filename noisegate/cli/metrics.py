@@ -48,7 +48,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(args: argparse.Namespace) -> int:
     """Print the metrics; return the exit code, 0."""
-    programs = {"noisegate webhook": rows(webhook())}
+    programs = {"noisegate webhook": rows(webhook()), "noisegate controller": rows(controller())}
     if args.markdown:
         print(markdown(programs), end="")
         return 0
@@ -66,7 +66,16 @@ def webhook() -> "CollectorRegistry":
     from noisegate.webhook.metrics import Metrics  # noqa: PLC0415  (the help must not wait for it)
     from noisegate.webhook.server import CERTIFICATE, ENDPOINTS  # noqa: PLC0415
 
-    return Metrics(ENDPOINTS, ["NG101"], [CERTIFICATE]).registry
+    metrics = Metrics(ENDPOINTS, ["NG101"], [CERTIFICATE])
+    metrics.follow(["networks"])
+    return metrics.registry
+
+
+def controller() -> "CollectorRegistry":
+    """Return the registry of a controller that has just started."""
+    from noisegate.control.metrics import Metrics  # noqa: PLC0415
+
+    return Metrics().registry
 
 
 def rows(registry: "CollectorRegistry") -> list[Row]:
