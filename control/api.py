@@ -1,6 +1,7 @@
 """What the controller asks the API server for: objects by path, and writes that take effect only on what was read."""
 
 import json
+from pathlib import Path
 from typing import Any, Final, Self
 
 import aiohttp
@@ -35,6 +36,8 @@ class Api:
         Raises:
             ApiError: There is no such configuration.
         """
+        if kubeconfig and not Path(kubeconfig).is_file():  # noqa: ASYNC240  (once, before anything else runs)
+            raise ApiError(0, f"{kubeconfig}: there is no such file")
         settings = client.Configuration()
         try:
             if kubeconfig:

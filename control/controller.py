@@ -120,9 +120,9 @@ class _Controller:
                 with contextlib.suppress(ApiError):
                     await self.lease.release()
         finally:
+            await health.close()
             for listener in sockets:
                 listener.close()
-            await health.close()
         self.log.info("ended", status=0)
         return 0
 

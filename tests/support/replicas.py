@@ -27,13 +27,14 @@ class Program:
         args: Of the command `noisegate`.
         log: Where its standard error goes: a line of JSON each.
         event: The event by which it says that it is there; its fields become `where`.
+        hosts: A file that stands in the place of /etc/hosts for this program alone, in a mount namespace of its own.
     """
 
-    def __init__(self, args: Sequence[str], log: Path, event: str) -> None:
+    def __init__(self, args: Sequence[str], log: Path, event: str, hosts: Path | None = None) -> None:
         self.log: Final = log
         self._file = log.open("wb")
         self.process: Final = subprocess.Popen(
-            [sys.executable, "-m", "noisegate", *args],
+            [*_with(hosts), sys.executable, "-m", "noisegate", *args],
             cwd=ROOT,
             stderr=self._file,
             stdin=subprocess.DEVNULL,
@@ -117,6 +118,12 @@ class Program:
                 self.process.kill()
         self._file.close()
         return self.process.wait()
+
+
+def _with(hosts: Path | None) -> list[str]:
+    if hosts is None:
+        return []
+    return ["unshare", "--mount", "sh", "-c", f'mount --bind {hosts} /etc/hosts && exec "$@"', "sh"]
 
 
 def webhook(folder: Path, settings: Mapping[str, Any], name: str = "webhook", port: int = 0) -> Program:
