@@ -4,7 +4,6 @@ Exit codes: 0 ended in good order, 2 usage, or there is no API server to speak t
 """
 
 import argparse
-import asyncio
 import sys
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -78,7 +77,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(args: argparse.Namespace) -> int:
     """Work until SIGTERM or SIGINT; return the exit code."""
-    from noisegate.certs.pair import CertificateError  # noqa: PLC0415  (the help must not wait for kubernetes-asyncio)
+    import asyncio  # noqa: PLC0415  (the help must not wait for it, nor for kubernetes-asyncio)
+
+    from noisegate.certs.pair import CertificateError  # noqa: PLC0415
     from noisegate.cluster.connection import ApiError  # noqa: PLC0415
     from noisegate.control import controller  # noqa: PLC0415
     from noisegate.webhook.log import Log, take_over  # noqa: PLC0415
