@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-apiserver binaries quick check fmt lint types layers docs docs-check bench bench-quick bench-cluster wheel clean
+.PHONY: help run test test-apiserver binaries quick check fmt lint types layers docs docs-check bench bench-quick bench-cluster wheel images clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,6 +68,10 @@ bench-cluster: $(READY) ## measure what creating a pod costs in a real API serve
 
 wheel: $(READY) ## build the wheel into dist/
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+images: wheel ## build an OCI archive from a Debian tree and wheels, without a registry, into dist/
+	@command -v mmdebstrap >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get install -y -qq mmdebstrap >/dev/null; } || { echo "apt-get install mmdebstrap"; exit 1; }
+	$(BIN)/python deploy/image --wheel $$(ls -t dist/noisegate-*.whl | head -n 1) --archive dist/noisegate.oci.tar
 
 clean: ## remove what make made
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* .import_linter_cache
