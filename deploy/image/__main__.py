@@ -4,6 +4,7 @@ mmdebstrap -> a small Debian tree with python3 -> pip's wheels into /opt/noisega
 """
 
 import argparse
+import os
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,11 @@ SUITE = "bookworm"
 """Debian 12: its python3 is 3.11."""
 PACKAGES = "python3-minimal,libpython3-stdlib,ca-certificates"
 UID = 65532
+GLIBC = [
+    f"--platform={tag}_x86_64"
+    for tag in (*(f"manylinux_2_{minor}" for minor in range(36, 16, -1)), "manylinux2014", "linux")
+]
+"""What Debian 12's glibc 2.36 can load, the newest first."""
 UNNEEDED = (
     "usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info", "var/lib/apt/lists", "var/cache/apt", "var/log",
     "var/cache/debconf", "usr/share/bash-completion", "usr/share/lintian",
@@ -61,22 +67,46 @@ def main() -> int:
 def _install(wheel: Path, tree: Path) -> None:
     # Wheels for the tree's Python are put there from outside: nothing runs in it, and no pip stays in it.
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"]
-    binary = ["--only-binary=:all:", "--python-version=3.11", "--implementation=cp"]
-    _run(*pip, *binary, f"--target={tree / 'opt' / 'noisegate'}", f"{wheel}[webhook,controller]")
+    binary = ["--only-binary=:all:", "--python-version=3.11", "--implementation=cp", *GLIBC]
+    target = tree / "opt" / "noisegate"
+    _run(*pip, *binary, f"--target={target}", f"{wheel}[webhook,controller]")
+    # Launchers for another Python, and where the wheel lay on the machine that built it.
+    shutil.rmtree(target / "bin", ignore_errors=True)
+    for path in target.glob("*.dist-info/direct_url.json"):
+        path.unlink()
 
 
 def _tidy(tree: Path) -> None:
-    for path in UNNEEDED:
-        shutil.rmtree(tree / path, ignore_errors=True)
+    for name in UNNEEDED:
+        shutil.rmtree(tree / name, ignore_errors=True)
     for path in [*tree.rglob("__pycache__"), *(tree / "dev").iterdir()]:
-        shutil.rmtree(path, ignore_errors=True) if path.is_dir() and not path.is_symlink() else path.unlink()
-    with (tree / "etc" / "passwd").open("a") as passwd:
-        passwd.write(f"noisegate:x:{UID}:{UID}::/:/usr/sbin/nologin\n")
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    for file, line in (("passwd", f"noisegate:x:{UID}:{UID}::/:/usr/sbin/nologin"), ("group", f"noisegate:x:{UID}:")):
+        with (tree / "etc" / file).open("a") as table:
+            table.write(f"{line}\n")
+    # A read-only root can keep no byte code, and dates in the image are no dates: it is taken as it is (PEP 552).
+    if sys.version_info[:2] == (3, 11):
+        folders = [str(tree / name) for name in ("opt/noisegate", "usr/lib/python3.11")]
+        compiling = [
+            sys.executable,
+            "-m",
+            "compileall",
+            "-q",
+            "-s",
+            str(tree),
+            "-p",
+            "/",
+            "--invalidation-mode=unchecked-hash",
+        ]
+        subprocess.run([*compiling, *folders], check=False)
 
 
 def _run(*command: str) -> None:
     print("+", *command[:4], "...", flush=True)
-    subprocess.run(command, check=True)
+    subprocess.run(command, check=True, env={**os.environ, "SOURCE_DATE_EPOCH": "0"})
 
 
 if __name__ == "__main__":

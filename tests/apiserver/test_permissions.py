@@ -36,8 +36,8 @@ def _audited(tmp_path: Path) -> Iterator[tuple[ControlPlane, Path]]:
         yield plane, log
 
 
-def granted() -> set[tuple[str, str, str]]:
-    """Return every right that deploy/base gives: account, verb, resource."""
+def granted() -> set[tuple[str, str, str, str, str]]:
+    """Return every right that deploy/base gives: account, verb, group, resource, and its one name where it is limited."""
     values = [value for file in FILES for value in yaml.safe_load_all((BASE / file).read_text()) if value]
     roles = {(value["kind"], value["metadata"]["name"]): value for value in values}
     found = set()
@@ -45,11 +45,13 @@ def granted() -> set[tuple[str, str, str]]:
         if value["kind"].endswith("Binding"):
             role = roles[value["roleRef"]["kind"], value["roleRef"]["name"]]
             found |= {
-                (subject["name"], verb, resource)
+                (subject["name"], verb, group, resource, name)
                 for subject in value["subjects"]
                 for rule in role["rules"]
                 for verb in rule["verbs"]
+                for group in rule["apiGroups"]
                 for resource in rule["resources"]
+                for name in rule.get("resourceNames", [""])
             }
     return found
 
@@ -100,7 +102,10 @@ def test_every_right_is_used_and_no_other_is_missed(audited: tuple[ControlPlane,
         name = event["user"]["username"]
         if name.startswith(PREFIX) and "objectRef" in event:
             reference: dict[str, Any] = event["objectRef"]
-            used.add((name.removeprefix(PREFIX), event["verb"], reference["resource"]))
+            right = name.removeprefix(PREFIX), event["verb"], reference.get("apiGroup", ""), reference["resource"]
+            # What is not limited to a name was asked for under any.
+            limited = (*right, reference.get("name", ""))
+            used.add(limited if limited in granted() else (*right, ""))
             if event.get("responseStatus", {}).get("code") == 403:
                 refused.append(event)
     assert refused == []
