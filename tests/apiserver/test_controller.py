@@ -316,12 +316,13 @@ def test_rights_and_configurations_that_are_missing_are_said_plainly(lab: Lab) -
     lab.wait("certificates", lab.settled)
     role = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{NAMESPACE}/rolebindings/noisegate-certificates"
     lab.plane.api.delete(role)
-    lab.wait("reason", lambda: "forbidden" in program.get("/readyz")[1])
-    assert program.get("/readyz")[1].splitlines()[0] == (
+    told = (
         'secrets "noisegate-ca" is forbidden: User "system:serviceaccount:noisegate-system:noisegate-controller" cannot get '
         'resource "secrets" in API group "" in the namespace "noisegate-system" (403); bind noisegate-controller to the '
         "controller's ServiceAccount"
     )
+    # The right may be lost between the first Secret and the second of one look: then the second is named, once.
+    lab.wait("reason", lambda: program.get("/readyz")[1].splitlines()[:1] == [told])
     lab.plane.api.apply((BASE / "controller-certificates-rbac.yaml").read_text())
     program.ready()
     lab.plane.api.delete(PATHS[1])
@@ -330,8 +331,8 @@ def test_rights_and_configurations_that_are_missing_are_said_plainly(lab: Lab) -
         lambda: "there is no ValidatingWebhookConfiguration noisegate; apply deploy/base" in program.get("/readyz")[1],
     )
     lab.plane.api.patch(PATHS[0], [{"op": "remove", "path": "/webhooks/0"}], "application/json-patch+json")
-    told = "MutatingWebhookConfiguration noisegate lacks pods.noisegate.io; apply deploy/base"
-    lab.wait("note", lambda: told in program.get("/readyz")[1])
+    lacks = "MutatingWebhookConfiguration noisegate lacks pods.noisegate.io; apply deploy/base"
+    lab.wait("note", lambda: lacks in program.get("/readyz")[1])
 
 
 def test_an_unknown_kubeconfig_is_an_error(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
