@@ -15,7 +15,8 @@ from bench.pods import Size
 from noisegate.isolation import asked, cpu, devices, disk, keys, network, networks, podnetinfo, rdt, sriov
 from noisegate.isolation.policy import Policy
 from noisegate.isolation.problems import Findings
-from noisegate.webhook import admit, firing, inventory, manifests, mutate, rdtclasses, review, rules
+from noisegate.service import manifests, rdtclasses
+from noisegate.webhook import admit, firing, inventory, mutate, review, rules
 from noisegate.webhook.admit import World
 from noisegate.webhook.objects import Pod
 

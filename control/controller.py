@@ -23,10 +23,10 @@ from noisegate.control.events import Events
 from noisegate.control.lease import Lease
 from noisegate.control.metrics import Metrics
 from noisegate.control.rulebook import Rulebook
-from noisegate.webhook.health import Health
-from noisegate.webhook.listen import bind
-from noisegate.webhook.log import Log
-from noisegate.webhook.stop import Stop
+from noisegate.service.binding import bind
+from noisegate.service.health import Health
+from noisegate.service.log import Log
+from noisegate.service.stop import Stop
 
 ROLE: Final = "noisegate-controller"
 """Role and ClusterRole of deploy/ that have the rights."""

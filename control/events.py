@@ -7,7 +7,7 @@ from typing import Final
 
 from noisegate.cluster.connection import ApiError
 from noisegate.control.api import Api, Object
-from noisegate.webhook.log import Log
+from noisegate.service.log import Log
 
 REPORTER: Final = "noisegate-controller"
 LONGEST_NOTE: Final = 1024

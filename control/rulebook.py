@@ -8,8 +8,8 @@ from noisegate.control.api import Api, Object
 from noisegate.control.configurations import Configurations
 from noisegate.control.events import Events
 from noisegate.control.metrics import Metrics
+from noisegate.service.faults import ConfigError
 from noisegate.webhook import registration, rules
-from noisegate.webhook.faults import ConfigError
 from noisegate.webhook.rules import Rules
 from noisegate.webhook.world import shipped_rules
 

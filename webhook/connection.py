@@ -8,9 +8,10 @@ from aiohttp import ClientError, StreamReader, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import HttpVersion11, RawRequestMessage
 
-from noisegate.webhook.edge import Edge, Peer, logger
+from noisegate.service.log import http
+from noisegate.service.reply import JSON, Reply, refusal, response
+from noisegate.webhook.edge import Edge, Peer
 from noisegate.webhook.metrics import Endpoint
-from noisegate.webhook.reply import JSON, Reply, refusal, response
 
 LINGER_SECONDS: Final = 1.0
 """For a client to stop sending a body that was refused; closing at once could cost it the answer."""
@@ -86,7 +87,7 @@ class Server(web.Server):
             lingering_time=LINGER_SECONDS,
             access_log=None,
             auto_decompress=False,
-            logger=logger,
+            logger=http,
         )
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:

@@ -5,16 +5,15 @@ connection.Connection everything else, by aiohttp's web.Server
 """
 
 import asyncio
-import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, Literal, cast
 
+from noisegate.service.log import Level, Log
+from noisegate.service.reply import Heads, plain
 from noisegate.webhook import tls
-from noisegate.webhook.log import Level, Log
 from noisegate.webhook.metrics import Endpoint, Metrics
-from noisegate.webhook.reply import Heads, plain
 from noisegate.webhook.review import Answer
 from noisegate.webhook.serverconfig import ServerConfig
 from noisegate.webhook.share import Share
@@ -29,9 +28,6 @@ nothing must be waited for, and the call is answered without a detour."""
 CLOSING_SECONDS: Final = 2.0
 """Seconds for a client to say good-bye in TLS; then the connection is cut."""
 _FAILED: Final = Answer(500, b"noisegate failed on this call by its own fault; its log says why\n", "errored")
-
-logger: Final = logging.getLogger("noisegate.http")
-"""What aiohttp says goes here."""
 
 
 class Peer:

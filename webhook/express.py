@@ -16,9 +16,9 @@ from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http import HttpRequestParser, HttpVersion11
 from aiohttp.http_exceptions import HttpProcessingError
 
+from noisegate.service.reply import JSON
 from noisegate.webhook.edge import Edge, Peer
 from noisegate.webhook.metrics import Endpoint
-from noisegate.webhook.reply import JSON
 from noisegate.webhook.tls import Tls
 
 SMALL_BODY: Final = 64 << 10

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 from noisegate.isolation.catalogue import Catalogue, Claim, Network, StorageClass
-from noisegate.webhook.faults import ConfigError, Fault, Wrongs
-from noisegate.webhook.manifests import Document
+from noisegate.service.faults import ConfigError, Fault, Wrongs
+from noisegate.service.manifests import Document
 
 NETWORK: Final = ("k8s.cni.cncf.io/v1", "NetworkAttachmentDefinition")
 CLAIM: Final = ("v1", "PersistentVolumeClaim")

@@ -2,7 +2,8 @@
 
 from typing import Any, Final, Literal, NamedTuple
 
-from noisegate.webhook import manifests, podfields
+from noisegate.service import manifests
+from noisegate.webhook import podfields
 
 MOUNTS: Final = (("volumeMounts",), ("volumeDevices",))
 """Paths of the lists by which a container uses volumes."""

@@ -18,8 +18,8 @@ from noisegate.cluster.reflector import Kind, Meta, Reflector, Result
 from noisegate.isolation import asked, keys, kuryr, nad
 from noisegate.isolation.catalogue import Claim, Network, StorageClass
 from noisegate.isolation.problems import Findings
+from noisegate.service.log import Log
 from noisegate.webhook import inventory, objects, review
-from noisegate.webhook.log import Log
 from noisegate.webhook.metrics import Metrics
 from noisegate.webhook.settings import LiveKind
 

@@ -4,9 +4,9 @@ import glob
 from collections.abc import Iterable
 from pathlib import Path
 
-from noisegate.webhook.faults import ConfigError, Fault
-from noisegate.webhook.manifests import Document, read
-from noisegate.webhook.watch import LARGEST_FILE, UnreadableError, below
+from noisegate.service.faults import ConfigError, Fault
+from noisegate.service.manifests import Document, read
+from noisegate.service.watch import LARGEST_FILE, UnreadableError, below
 
 
 def find(entries: Iterable[str]) -> list[Path]:

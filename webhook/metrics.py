@@ -22,8 +22,6 @@ from prometheus_client import (
 )
 from prometheus_client.multiprocess import MultiProcessCollector
 
-CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
-"""The text format every Prometheus since 2014 reads."""
 RESULTS: Final = ("allowed", "patched", "denied", "warned", "errored", "refused")
 """Results of a call, as `review.Answer` names them; `refused` also counts what never reached the decision."""
 REASONS: Final = (

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from noisegate.isolation import keys
 from noisegate.isolation.problems import nearest
-from noisegate.webhook import manifests
+from noisegate.service import manifests
 from noisegate.webhook.leaf import Conflict, Leaf
 
 

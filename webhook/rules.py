@@ -14,7 +14,8 @@ from pydantic import Field
 
 from noisegate.isolation import keys, podnetinfo
 from noisegate.isolation.policy import Setting
-from noisegate.webhook import manifests, podfields, rulechecks
+from noisegate.service import manifests
+from noisegate.webhook import podfields, rulechecks
 from noisegate.webhook.leaf import MOUNTS, Conflict, Leaf, identity_of
 
 

@@ -11,15 +11,16 @@ import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
+from noisegate.service.binding import bind
+from noisegate.service.health import Health
+from noisegate.service.log import Log, take_over
+from noisegate.service.stop import Stop
+from noisegate.service.watch import Outcome, Watch
 from noisegate.webhook import tls, workers
 from noisegate.webhook.edge import Decide, Edge, Prefetch
-from noisegate.webhook.health import Health
-from noisegate.webhook.listen import Listener, bind
-from noisegate.webhook.log import Log, take_over
+from noisegate.webhook.listen import Listener
 from noisegate.webhook.metrics import Metrics
 from noisegate.webhook.serverconfig import ServerConfig
-from noisegate.webhook.stop import Stop
-from noisegate.webhook.watch import Outcome, Watch
 from noisegate.webhook.workers import Link
 
 __all__ = ["CERTIFICATE", "ENDPOINTS", "Build", "Stop", "Where", "World", "in_loop", "run", "serve", "watched"]

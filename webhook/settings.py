@@ -19,8 +19,8 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo
 
 from noisegate.isolation.policy import Amount, Policy, Setting
-from noisegate.webhook import manifests
-from noisegate.webhook.faults import ConfigError, Fault, Wrongs
+from noisegate.service import manifests
+from noisegate.service.faults import ConfigError, Fault, Wrongs
 
 _HOST: Final = re.compile(
     r"(?=.{1,253}$)[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?(\.[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?)*"

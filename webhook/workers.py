@@ -18,12 +18,12 @@ from typing import Final, Never
 import msgspec
 from prometheus_client.multiprocess import mark_process_dead
 
-from noisegate.webhook.health import Health
-from noisegate.webhook.listen import bind
-from noisegate.webhook.log import Log
+from noisegate.service.binding import bind
+from noisegate.service.health import Health
+from noisegate.service.log import Log
+from noisegate.service.stop import Stop
 from noisegate.webhook.metrics import Metrics
 from noisegate.webhook.serverconfig import ServerConfig
-from noisegate.webhook.stop import Stop
 
 FIRST_PAUSE: Final = 0.1
 """Seconds before a worker that died is started again; doubled with every death in a row."""

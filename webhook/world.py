@@ -12,16 +12,17 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from noisegate.isolation.catalogue import Catalogue
-from noisegate.webhook import admit, inventory, manifests, rdtclasses, review, rules
-from noisegate.webhook.faults import ConfigError, Fault
-from noisegate.webhook.log import Log
-from noisegate.webhook.manifests import Document
+from noisegate.service import manifests, rdtclasses
+from noisegate.service.faults import ConfigError, Fault
+from noisegate.service.log import Log
+from noisegate.service.manifests import Document
+from noisegate.service.watch import UnreadableError, Watch
+from noisegate.webhook import admit, inventory, review, rules
 from noisegate.webhook.memory import Memory
 from noisegate.webhook.metrics import Metrics
 from noisegate.webhook.review import Answer
 from noisegate.webhook.rules import NO_RULES
 from noisegate.webhook.settings import LiveKind, Settings
-from noisegate.webhook.watch import UnreadableError, Watch
 
 if TYPE_CHECKING:
     from noisegate.webhook.live import Live

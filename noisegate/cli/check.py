@@ -14,8 +14,8 @@ from noisegate.cli.paint import CHOICES
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from noisegate.service.manifests import Document
     from noisegate.webhook.admit import World
-    from noisegate.webhook.manifests import Document
     from noisegate.webhook.settings import Settings
 
 FORMS: Final = ("text", "json", "yaml", "junit", "github")
@@ -69,7 +69,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(args: argparse.Namespace) -> int:
     """Check the manifests; return the exit code."""
-    from noisegate.webhook.faults import ConfigError  # noqa: PLC0415  (the help must not wait for pydantic)
+    from noisegate.service.faults import ConfigError  # noqa: PLC0415  (the help must not wait for pydantic)
 
     try:
         return _check(args)
@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace) -> int:
     from noisegate.cli import inputs, offline, render, text  # noqa: PLC0415
     from noisegate.cli.paint import Paint  # noqa: PLC0415
-    from noisegate.webhook.faults import ConfigError, Fault  # noqa: PLC0415
+    from noisegate.service.faults import ConfigError, Fault  # noqa: PLC0415
 
     faults: list[Fault] = []
     read: list[list[Document]] = []
@@ -142,8 +142,8 @@ def _world(
 
 def _tells(document: "Document") -> bool:
     """Tell whether an object can be read as part of the catalogue; a network that cannot is judged, and refused."""
+    from noisegate.service.faults import ConfigError  # noqa: PLC0415
     from noisegate.webhook import inventory  # noqa: PLC0415
-    from noisegate.webhook.faults import ConfigError  # noqa: PLC0415
 
     if (document.api_version, document.kind) != inventory.NETWORK:
         return True

@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
     from noisegate.certs.pair import CertificateError  # noqa: PLC0415
     from noisegate.cluster.connection import ApiError  # noqa: PLC0415
     from noisegate.control import controller  # noqa: PLC0415
-    from noisegate.webhook.log import Log, take_over  # noqa: PLC0415
+    from noisegate.service.log import Log, take_over  # noqa: PLC0415
 
     log = Log(level=args.log_level, form=args.log_format)
     take_over(log)

@@ -53,7 +53,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run(args: argparse.Namespace) -> int:
     """Show everything; return the exit code."""
     from noisegate.cli.trial import TrialError  # noqa: PLC0415  (the help must not wait for it)
-    from noisegate.webhook.faults import ConfigError  # noqa: PLC0415
+    from noisegate.service.faults import ConfigError  # noqa: PLC0415
 
     # As Ctrl-C: what was started is ended, and the directory of certificates removed.
     # SIGTERM ends it as Ctrl-C does; and so does SIGINT where a shell that put it into the background had it ignored.

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
 from noisegate.cli import plainwords
-from noisegate.webhook import manifests
-from noisegate.webhook.manifests import ConfigError, Document, Fault
+from noisegate.service import manifests
+from noisegate.service.manifests import ConfigError, Document, Fault
 
 SETTINGS: Final = "server.yaml"
 """Name of the file of settings; the nearest one above an example is its own."""

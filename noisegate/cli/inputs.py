@@ -4,9 +4,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from noisegate.webhook import manifestfiles, manifests, watch
-from noisegate.webhook.faults import ConfigError, Fault
-from noisegate.webhook.manifests import Document
+from noisegate.service import manifests, watch
+from noisegate.service.faults import ConfigError, Fault
+from noisegate.service.manifests import Document
+from noisegate.webhook import manifestfiles
 
 STDIN: Final = "<stdin>"
 """Stands for the file of what came in on standard input."""

@@ -12,10 +12,10 @@ from typing import Any, Final, NamedTuple
 import jsonpatch
 
 from noisegate.isolation.problems import Problem
+from noisegate.service.faults import ConfigError, Fault
+from noisegate.service.manifests import Document
 from noisegate.webhook import admit, review
 from noisegate.webhook.admit import World
-from noisegate.webhook.faults import ConfigError, Fault
-from noisegate.webhook.manifests import Document
 from noisegate.webhook.mutate import Outcome
 
 UID: Final = "00000000-0000-0000-0000-000000000000"

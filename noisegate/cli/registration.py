@@ -47,8 +47,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(args: argparse.Namespace) -> int:
     """Print the configurations; return the exit code."""
+    from noisegate.service.faults import ConfigError  # noqa: PLC0415
     from noisegate.webhook import manifestfiles, registration, rules  # noqa: PLC0415  (the help must not wait for them)
-    from noisegate.webhook.faults import ConfigError  # noqa: PLC0415
     from noisegate.webhook.world import shipped_rules  # noqa: PLC0415
 
     file = args.mutations or Path(shipped_rules())

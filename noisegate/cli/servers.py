@@ -17,9 +17,9 @@ from typing import NamedTuple
 
 from noisegate.cli.problems import codes
 from noisegate.cli.webhook import config_of
+from noisegate.service.faults import ConfigError
+from noisegate.service.log import Log, take_over
 from noisegate.webhook import server
-from noisegate.webhook.faults import ConfigError
-from noisegate.webhook.log import Log, take_over
 from noisegate.webhook.metrics import Metrics
 from noisegate.webhook.serverconfig import ServerConfig
 from noisegate.webhook.settings import Settings

@@ -103,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT; return the exit code."""
     # Modules are no garbage: collecting while they are imported costs a fifth of the start. The server switches it on.
     gc.disable()
-    from noisegate.webhook.faults import ConfigError  # noqa: PLC0415  (the help must not wait for pydantic)
+    from noisegate.service.faults import ConfigError  # noqa: PLC0415  (the help must not wait for pydantic)
 
     try:
         return serve(settings_of(args))
@@ -122,8 +122,8 @@ def settings_of(args: argparse.Namespace) -> "Settings":
     Raises:
         ConfigError: Everything that is wrong with either; or there is no certificate.
     """
+    from noisegate.service.faults import ConfigError, Fault  # noqa: PLC0415
     from noisegate.webhook import manifestfiles  # noqa: PLC0415
-    from noisegate.webhook.faults import ConfigError, Fault  # noqa: PLC0415
     from noisegate.webhook.settings import FLAGS as COMMAND_LINE  # noqa: PLC0415
     from noisegate.webhook.settings import Settings  # noqa: PLC0415
 
@@ -163,8 +163,8 @@ def serve(settings: "Settings") -> int:
     from importlib.metadata import version  # noqa: PLC0415
 
     from noisegate.cli.problems import codes  # noqa: PLC0415
+    from noisegate.service.log import Log  # noqa: PLC0415
     from noisegate.webhook import server  # noqa: PLC0415
-    from noisegate.webhook.log import Log  # noqa: PLC0415
     from noisegate.webhook.world import World  # noqa: PLC0415
 
     def build() -> World:
@@ -185,7 +185,7 @@ def serve(settings: "Settings") -> int:
 
 def _go_live(world: "World", settings: "Settings") -> None:
     from noisegate.cluster.connection import Connection, in_cluster  # noqa: PLC0415  (not without a cluster)
-    from noisegate.webhook.faults import ConfigError, Fault  # noqa: PLC0415
+    from noisegate.service.faults import ConfigError, Fault  # noqa: PLC0415
     from noisegate.webhook.live import Live  # noqa: PLC0415
 
     cluster = settings.cluster

@@ -108,7 +108,7 @@ class Lab:
 
 
 def _document(made: Json) -> Any:
-    from noisegate.webhook import manifests  # noqa: PLC0415
+    from noisegate.service import manifests  # noqa: PLC0415
 
     (document,) = manifests.read(json.dumps(made).encode(), "made")
     return document

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from noisegate.__main__ import main
 from noisegate.isolation.catalogue import Catalogue
 from noisegate.isolation.problems import Problem
-from noisegate.webhook import admit, inventory, manifests, review, world
+from noisegate.service import manifests
+from noisegate.webhook import admit, inventory, review, world
 from noisegate.webhook.settings import Settings
 
 NETWORKS: list[dict[str, Any]] = [

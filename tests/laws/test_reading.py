@@ -7,8 +7,9 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from noisegate.webhook import inventory, manifests, rdtclasses
-from noisegate.webhook.faults import ConfigError, Fault
+from noisegate.service import manifests, rdtclasses
+from noisegate.service.faults import ConfigError, Fault
+from noisegate.webhook import inventory
 from noisegate.webhook.settings import Settings
 
 SCALARS = st.one_of(

@@ -20,7 +20,8 @@ import pytest
 from noisegate.__main__ import main
 from noisegate.certs.store import provide
 from noisegate.cli import demo, offline, trial
-from noisegate.webhook import manifests, review
+from noisegate.service import manifests
+from noisegate.webhook import review
 from noisegate.webhook.settings import Settings
 from noisegate.webhook.world import World
 

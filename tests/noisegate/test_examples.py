@@ -15,10 +15,10 @@ from noisegate.cli import expectations, problems
 from noisegate.cli.expectations import Example, Expectation, Seen
 from noisegate.cli.offline import as_created
 from noisegate.isolation.problems import Code
+from noisegate.service.manifests import Document
 from noisegate.webhook import admit, manifestfiles
 from noisegate.webhook import review as reviews
 from noisegate.webhook.admit import World
-from noisegate.webhook.manifests import Document
 from noisegate.webhook.settings import Settings
 from noisegate.webhook.world import World as Files
 from noisegate.webhook.world import shipped_rules

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from noisegate.cli.expectations import Expectation, Seen, compare, operations_of, read, seen, settings_of
-from noisegate.webhook.manifests import ConfigError
+from noisegate.service.manifests import ConfigError
 
 POD = "apiVersion: v1\nkind: Pod\nmetadata:\n  name: p\n"
 

@@ -6,10 +6,11 @@ import builders
 import pytest
 
 from noisegate.cli import offline
-from noisegate.webhook import manifests, review
+from noisegate.service import manifests
+from noisegate.service.faults import ConfigError, Lines
+from noisegate.service.manifests import Document
+from noisegate.webhook import review
 from noisegate.webhook.admit import World
-from noisegate.webhook.faults import ConfigError, Lines
-from noisegate.webhook.manifests import Document
 
 
 def document(value: dict[str, Any]) -> Document:

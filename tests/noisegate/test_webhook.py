@@ -15,7 +15,7 @@ import pytest
 from noisegate.__main__ import main, parser
 from noisegate.certs.store import provide
 from noisegate.cli import trial, webhook
-from noisegate.webhook.faults import ConfigError
+from noisegate.service.faults import ConfigError
 from noisegate.webhook.settings import Server
 
 

@@ -17,14 +17,14 @@ from typing import Any, NamedTuple, Self
 import msgspec
 import trustme
 
+from noisegate.service.log import Log
+from noisegate.service.watch import Watch
 from noisegate.webhook import server
 from noisegate.webhook.edge import Prefetch
-from noisegate.webhook.log import Log
 from noisegate.webhook.metrics import Metrics
 from noisegate.webhook.review import Answer
 from noisegate.webhook.server import Stop, Where
 from noisegate.webhook.serverconfig import ServerConfig
-from noisegate.webhook.watch import Watch
 
 SECONDS = 10.0
 """Until a test gives up waiting for something that must happen."""

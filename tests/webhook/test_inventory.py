@@ -3,9 +3,9 @@
 import pytest
 
 from noisegate.isolation.catalogue import NOTHING_KNOWN, Catalogue, Claim, Network, RdtClass, StorageClass
-from noisegate.webhook.faults import ConfigError
+from noisegate.service.faults import ConfigError
+from noisegate.service.manifests import read
 from noisegate.webhook.inventory import Inventory, build, merge
-from noisegate.webhook.manifests import read
 
 NETWORKS = """\
 apiVersion: k8s.cni.cncf.io/v1

@@ -13,9 +13,9 @@ from builders import container, pod, review
 from noisegate.cluster.connection import ApiError, Connection
 from noisegate.cluster.reflector import Meta
 from noisegate.isolation.catalogue import Claim, Network, StorageClass
+from noisegate.service.log import Log
 from noisegate.webhook import live
 from noisegate.webhook.live import KINDS, Live
-from noisegate.webhook.log import Log
 from noisegate.webhook.metrics import Metrics
 
 NETWORKS: Final = "k8s.v1.cni.cncf.io/networks"

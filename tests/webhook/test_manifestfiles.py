@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from noisegate.webhook import watch
-from noisegate.webhook.faults import ConfigError
+from noisegate.service import watch
+from noisegate.service.faults import ConfigError
 from noisegate.webhook.manifestfiles import find, read_bytes, read_files
 
 

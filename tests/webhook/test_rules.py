@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from originals import GENERATED, TEMPLATE
 
+from noisegate.service.faults import ConfigError
 from noisegate.webhook import rules
-from noisegate.webhook.faults import ConfigError
 from noisegate.webhook.leaf import Leaf
 from noisegate.webhook.rules import When
 

@@ -20,8 +20,8 @@ import trustme
 from prometheus_client.parser import text_string_to_metric_families
 from serving import SECONDS, Gate, Serving, Wire, World, allow, call, review, trusting, until
 
+from noisegate.service.watch import Watch
 from noisegate.webhook.review import Answer
-from noisegate.webhook.watch import Watch
 
 Serve = Callable[..., Serving]
 

@@ -8,8 +8,8 @@ import pytest
 
 from noisegate.isolation import policy
 from noisegate.isolation.policy import DEFAULT_POLICY
+from noisegate.service.faults import ConfigError
 from noisegate.webhook import settings
-from noisegate.webhook.faults import ConfigError
 from noisegate.webhook.settings import Settings
 
 ORIGINAL = """

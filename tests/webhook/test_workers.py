@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from noisegate.webhook.stop import Stop
+from noisegate.service.stop import Stop
 from noisegate.webhook.workers import Link
 
 

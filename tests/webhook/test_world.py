@@ -7,8 +7,8 @@ import pytest
 
 from noisegate.isolation.catalogue import Claim, Network, RdtClass
 from noisegate.isolation.policy import Policy
+from noisegate.service.faults import ConfigError
 from noisegate.webhook import admit, review, rules, world
-from noisegate.webhook.faults import ConfigError
 from noisegate.webhook.review import Answer
 from noisegate.webhook.settings import Settings
 

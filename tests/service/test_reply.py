@@ -1,6 +1,6 @@
 """Answers as they are written."""
 
-from noisegate.webhook.reply import Heads, plain, refusal
+from noisegate.service.reply import Heads, plain, refusal
 
 
 def test_ordinary_answer() -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from noisegate.webhook import watch
-from noisegate.webhook.watch import Outcome, UnreadableError, Watch, read
+from noisegate.service import watch
+from noisegate.service.watch import Outcome, UnreadableError, Watch, read
 
 
 class Taker:

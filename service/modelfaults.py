@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from noisegate.isolation.problems import nearest, shown
-from noisegate.webhook.faults import Wrongs
+from noisegate.service.faults import Wrongs
 
 _NEEDED: Final[Mapping[str, str]] = {
     "int_type": "a whole number",

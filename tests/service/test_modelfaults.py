@@ -6,8 +6,8 @@ import pytest
 from pydantic import AfterValidator, Field, ValidationError
 
 from noisegate.isolation.policy import Setting
-from noisegate.webhook.faults import Lines, Wrongs
-from noisegate.webhook.modelfaults import explain
+from noisegate.service.faults import Lines, Wrongs
+from noisegate.service.modelfaults import explain
 
 
 def _even(number: int) -> int:

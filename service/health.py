@@ -7,9 +7,11 @@ from typing import Final
 
 from aiohttp import web
 
-from noisegate.webhook.edge import logger
-from noisegate.webhook.metrics import CONTENT_TYPE
-from noisegate.webhook.reply import SERVER, refusal
+from noisegate.service.log import http
+from noisegate.service.reply import SERVER, refusal
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+"""The text format every Prometheus since 2014 reads."""
 
 
 class Health:
@@ -28,7 +30,7 @@ class Health:
         self._notes: Final = notes
         self._pages: Final = {"/healthz": self._healthz, "/readyz": self._readyz, "/metrics": self._metrics}
         self._numbers: Final = numbers
-        self._server: Final = web.Server(self._answer, access_log=None, logger=logger, keepalive_timeout=75)
+        self._server: Final = web.Server(self._answer, access_log=None, logger=http, keepalive_timeout=75)
         self._listeners: Final[list[asyncio.Server]] = []
 
     async def open(self, sockets: Sequence[socket.socket]) -> None:

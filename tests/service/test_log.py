@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from noisegate.webhook.log import Handler, Log
+from noisegate.service.log import Handler, Log
 
 MOMENT = 1_700_000_000.25
 TIME = "2023-11-14T22:13:20.250Z"
@@ -170,6 +170,6 @@ def test_libraries_are_heard(log: Log, lines: Lines, monkeypatch: pytest.MonkeyP
 )
 def test_process_is_taken_over(program: str, expected: dict[str, str]) -> None:
     """A program's uncaught exceptions, its libraries and its warnings come as lines to stderr."""
-    begin = "from noisegate.webhook.log import Log, take_over; take_over(Log()); "
+    begin = "from noisegate.service.log import Log, take_over; take_over(Log()); "
     result = subprocess.run([sys.executable, "-c", begin + program], capture_output=True, check=False)  # noqa: S603
     assert expected.items() <= json.loads(result.stderr).items()

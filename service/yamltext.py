@@ -15,8 +15,8 @@ from typing import Any, Final, NamedTuple
 import yaml
 
 from noisegate.isolation.problems import shown
-from noisegate.webhook.faults import ConfigError, Fault, Lines, Place, path_text
-from noisegate.webhook.yamlscalar import NotPlainError, key_text, plain_value
+from noisegate.service.faults import ConfigError, Fault, Lines, Place, path_text
+from noisegate.service.yamlscalar import NotPlainError, key_text, plain_value
 
 DEEPEST: Final = 200
 """Levels of nesting. Kubernetes' largest schemas stay below 100; Python's limit on recursion is 1000."""

@@ -1,11 +1,12 @@
 """YAML and JSON text in, values and lines out."""
 
+import re
 from typing import Any
 
 import pytest
 
-from noisegate.webhook.faults import ConfigError
-from noisegate.webhook.yamltext import DEEPEST, MOST_FAULTS, parse
+from noisegate.service.faults import ConfigError
+from noisegate.service.yamltext import DEEPEST, MOST_FAULTS, parse
 
 
 def _values(text: str | bytes) -> list[Any]:
@@ -101,7 +102,7 @@ def test_every_value_has_the_line_of_its_key() -> None:
         ),
         pytest.param(b"a\nb: \xc3\xbc\xff", "f.yaml:2:5: byte 0xff is not UTF-8 (save the file as UTF-8)", id="not-utf-8"),
         pytest.param("a: 1".encode("utf-16"), "f.yaml:1:1: the text is UTF-16; only UTF-8 is read (save it as UTF-8)", id="utf-16"),
-        pytest.param("[" * 100_000, f"f.yaml:1:{DEEPEST + 1}: nested deeper than {DEEPEST} levels", id="deep"),
+        pytest.param("[" * 900, f"f.yaml:1:{DEEPEST + 1}: nested deeper than {DEEPEST} levels", id="deep"),
         pytest.param(
             f"a: &a {'[' * 150}1{']' * 150}\nb: {'[' * 60}*a{']' * 60}\n",
             f"f.yaml:2:64: with its aliases expanded nested deeper than {DEEPEST} levels",
@@ -121,6 +122,13 @@ def test_every_value_has_the_line_of_its_key() -> None:
 def test_what_cannot_be_read_is_told_with_its_place(text: str | bytes, told: str) -> None:
     """Each error names file, line and column; faults that do not hinder reading are told together."""
     assert _told(text) == told
+
+
+def test_a_bottomless_text_is_refused() -> None:
+    """Whether by us or by libyaml, whose newer releases stop at 1,000 levels themselves."""
+    assert re.match(
+        r"f\.yaml:1:(201: nested deeper than 200 levels|1001: not YAML: .*nesting depth)", _told("[" * 100_000)
+    )
 
 
 def test_aliases_may_not_multiply_a_text() -> None:

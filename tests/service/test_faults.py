@@ -2,7 +2,7 @@
 
 import pytest
 
-from noisegate.webhook.faults import ConfigError, Fault, Lines, Wrongs, path_text
+from noisegate.service.faults import ConfigError, Fault, Lines, Wrongs, path_text
 
 LINES = Lines(
     (

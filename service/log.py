@@ -28,6 +28,9 @@ Level = Literal["debug", "info", "warning", "error"]
 Form = Literal["json", "text"]
 Write = Callable[[bytes], object]
 
+http: Final = logging.getLogger("noisegate.http")
+"""What aiohttp says goes here."""
+
 _encode: Final = msgspec.json.Encoder().encode
 
 

@@ -23,8 +23,8 @@ from pydantic import Field
 from noisegate.isolation.catalogue import RdtClass
 from noisegate.isolation.policy import Setting
 from noisegate.isolation.rdt import ROOT_CLASS
-from noisegate.webhook.faults import Wrongs
-from noisegate.webhook.manifests import load_model
+from noisegate.service.faults import Wrongs
+from noisegate.service.manifests import load_model
 
 # A class becomes a directory beside the kernel's own entries of resctrl; goresctrl refuses "/", newlines, "." and "..".
 # A name with blanks could stand there, but no pod may ask for it (noisegate.isolation.rdt).

@@ -2,7 +2,7 @@
 
 import pytest
 
-from noisegate.webhook.yamlscalar import NotPlainError, key_text, plain_value
+from noisegate.service.yamlscalar import NotPlainError, key_text, plain_value
 
 
 def _tag(name: str) -> str:

@@ -6,7 +6,7 @@ import pytest
 from pydantic import Field
 
 from noisegate.isolation.policy import Setting
-from noisegate.webhook.manifests import ConfigError, Wrongs, canonical, load, load_model, read, validated
+from noisegate.service.manifests import ConfigError, Wrongs, canonical, load, load_model, read, validated
 
 POD: dict[str, Any] = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", "namespace": "ns"}}
 

@@ -10,9 +10,9 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from noisegate.webhook.faults import ConfigError, Fault, Lines, Wrongs, path_text
-from noisegate.webhook.modelfaults import explain
-from noisegate.webhook.yamltext import Parsed, parse
+from noisegate.service.faults import ConfigError, Fault, Lines, Wrongs, path_text
+from noisegate.service.modelfaults import explain
+from noisegate.service.yamltext import Parsed, parse
 
 __all__ = [
     "ConfigError",

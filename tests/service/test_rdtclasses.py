@@ -3,8 +3,8 @@
 import pytest
 
 from noisegate.isolation.catalogue import RdtClass
-from noisegate.webhook.faults import ConfigError
-from noisegate.webhook.rdtclasses import load
+from noisegate.service.faults import ConfigError
+from noisegate.service.rdtclasses import load
 
 CACHE = 'allowed: a share "60%", bits "0-3" or a mask "0xf0", of one unbroken block'
 CLASS_CACHE = 'allowed: a share "60%", a range of shares "20-60%", bits "0-3" or a mask "0xf0", of one unbroken block'
