@@ -1,4 +1,4 @@
-"""A thin connection to the API server: GET and watch, as a ServiceAccount, over aiohttp.
+"""A thin connection to the API server: GET, watch and single writes, as a ServiceAccount, over aiohttp.
 
 A program that serves calls needs no more of a client: importing kubernetes-asyncio costs 66 MB (measured, 36.1.0).
 """
@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -22,11 +22,23 @@ TOKEN_SECONDS: Final = 60.0
 CONNECT_SECONDS: Final = 10.0
 READ_SECONDS: Final = 30.0
 """For a call's next bytes."""
+SEND_SECONDS: Final = 10.0
+"""For a whole write, its connection and its answer included."""
 SILENCE_SECONDS: Final = 180.0
 """For a watch's next line: the API server sends a bookmark about every minute, so a longer silence is a dead connection."""
 LONGEST_LINE: Final = 16 << 20
 """Bytes of one event: an object is at most 3 MiB, and JSON may escape every byte of it."""
 _PIECE: Final = 256 << 10
+_GIVEN: Final = frozenset({200, 201})
+
+JSON: Final = "application/json"
+MERGE_PATCH: Final = "application/merge-patch+json"
+"""RFC 7396: null takes a member away, a list is replaced as a whole."""
+STRATEGIC_MERGE_PATCH: Final = "application/strategic-merge-patch+json"
+"""Kubernetes' own: lists with a merge key are merged by it, such as a node's conditions by `type`."""
+JSON_PATCH: Final = "application/json-patch+json"
+"""RFC 6902."""
+Write = Literal["POST", "PUT", "PATCH"]
 
 
 class ApiError(Exception):
@@ -41,6 +53,15 @@ class ApiError(Exception):
         super().__init__(f"{told} ({status})" if status else told)
         self.status: Final = status
         self.told: Final = told
+
+
+class _Call(NamedTuple):
+    path: str
+    params: Mapping[str, str]
+    limits: aiohttp.ClientTimeout
+    method: str = "GET"
+    body: bytes | None = None
+    headers: Mapping[str, str] = {}
 
 
 class _Status(msgspec.Struct):
@@ -85,9 +106,28 @@ class Connection:
         """Return the body of an object or a list.
 
         Raises:
-            ApiError: There was no answer, or another than 200.
+            ApiError: There was no answer, or none that gives it.
         """
-        async with self._asked(path, params, READ_SECONDS) as answer:
+        patience = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=READ_SECONDS)
+        async with self._asked(_Call(path, params, patience)) as answer:
+            return await answer.read()
+
+    async def send(self, method: Write, path: str, body: bytes, content_type: str = JSON, **params: str) -> bytes:
+        """Write an object; return what the API server made of it.
+
+        Args:
+            method: POST makes one below the path of its kind, PUT and PATCH change the one at the path.
+            path: Of the kind in its namespace, or of the object.
+            body: JSON.
+            content_type: What the body is: the object itself, or one of the patches above.
+            params: Of the query, such as `fieldManager`.
+
+        Raises:
+            ApiError: There was no answer within `SEND_SECONDS`, or another than 200 and 201. Without an answer (status 0)
+                it may have been written all the same.
+        """
+        limits = aiohttp.ClientTimeout(total=SEND_SECONDS, sock_connect=CONNECT_SECONDS)
+        async with self._asked(_Call(path, params, limits, method, body, {"Content-Type": content_type})) as answer:
             return await answer.read()
 
     async def watch(self, path: str, **params: str) -> AsyncIterator[bytes]:
@@ -96,7 +136,8 @@ class Connection:
         Raises:
             ApiError: It did not begin, broke off, or was silent for too long.
         """
-        async with self._asked(path, {"watch": "true", **params}, SILENCE_SECONDS) as answer:
+        silence = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=SILENCE_SECONDS)
+        async with self._asked(_Call(path, {"watch": "true", **params}, silence)) as answer:
             yield b""
             rest = b""
             async for piece in answer.content.iter_chunked(_PIECE):
@@ -114,19 +155,16 @@ class Connection:
             await session.close()
 
     @asynccontextmanager
-    async def _asked(
-        self, path: str, params: Mapping[str, str], silence: float
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
-        limits = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=silence)
+    async def _asked(self, call: _Call) -> AsyncIterator[aiohttp.ClientResponse]:
         try:
-            answer = await self._ask(path, params, limits)
+            answer = await self._ask(call)
             if answer.status == 401:
                 # The token was renewed or revoked since it was read.
                 answer.release()
                 self._read_at = -TOKEN_SECONDS
-                answer = await self._ask(path, params, limits)
+                answer = await self._ask(call)
             async with answer:
-                if answer.status != 200:
+                if answer.status not in _GIVEN:
                     raise ApiError(answer.status, _told(await answer.content.read(_PIECE)))
                 yield answer
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
@@ -134,16 +172,21 @@ class Connection:
             reason = getattr(error, "os_error", error)
             raise ApiError(0, f"{self.url} does not answer: {str(reason) or type(reason).__name__}") from error
 
-    async def _ask(self, path: str, params: Mapping[str, str], limits: aiohttp.ClientTimeout) -> aiohttp.ClientResponse:
+    async def _ask(self, call: _Call) -> aiohttp.ClientResponse:
         await self._renew()
         session = self._session
         if session is None:
             # Compressing what goes over a node's network costs both sides more than sending it.
-            headers = {"User-Agent": self._agent, "Accept": "application/json", "Accept-Encoding": "identity"}
+            headers = {"User-Agent": self._agent, "Accept": JSON, "Accept-Encoding": "identity"}
             connector = aiohttp.TCPConnector(ssl=ssl.create_default_context(cadata=self._authority.decode()), limit=0)
             session = self._session = aiohttp.ClientSession(connector=connector, headers=headers)
-        return await session.get(
-            self.url + path, params=params, timeout=limits, headers={"Authorization": f"Bearer {self._token}"}
+        return await session.request(
+            call.method,
+            self.url + call.path,
+            params=call.params,
+            data=call.body,
+            timeout=call.limits,
+            headers={"Authorization": f"Bearer {self._token}", **call.headers},
         )
 
     async def _renew(self) -> None:

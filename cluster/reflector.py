@@ -6,7 +6,7 @@ How it is done: https://kubernetes.io/docs/reference/using-api/api-concepts/#eff
 import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar
 
 import msgspec
@@ -37,6 +37,11 @@ class Meta(msgspec.Struct, rename="camel"):
     namespace: str = ""
     annotations: dict[str, str] = {}
     resource_version: str = ""
+
+
+def key_of(metadata: Meta) -> str:
+    """Return the key of an object."""
+    return f"{metadata.namespace}/{metadata.name}" if metadata.namespace else metadata.name
 
 
 class _ListMeta(msgspec.Struct, rename="camel"):
@@ -71,12 +76,16 @@ class Kind(NamedTuple, Generic[Entry]):
         path: Of the list over all namespaces.
         object: Struct of what is decoded; has `metadata: Meta`.
         entry: Makes what is kept.
+        params: Of every list and watch, such as a `fieldSelector`.
+        key: What an object is found by, made from its `metadata`.
     """
 
     name: str
     path: str
     object: type[Any]
     entry: Callable[[Any], Entry]
+    params: Mapping[str, str] = {}
+    key: Callable[[Any], str] = key_of
 
 
 class Reflector(Generic[Entry]):
@@ -90,7 +99,7 @@ class Reflector(Generic[Entry]):
         pause: Waits for some seconds; to be replaced by tests that cannot wait.
 
     Attributes:
-        objects: What is there, by `namespace/name`, or by name where there are no namespaces.
+        objects: What is there, by the kind's key: `namespace/name`, or the name where there are no namespaces.
         filled: Whether the first list is complete.
         trouble: Why it is not up to date; empty when it is.
         heard: When the API server last told something, in seconds since the epoch.
@@ -163,10 +172,10 @@ class Reflector(Generic[Entry]):
         found: dict[str, Entry] = {}
         more = ""
         while True:
-            page = {"limit": str(PAGE), **({"continue": more} if more else {})}
+            page = {**self.kind.params, "limit": str(PAGE), **({"continue": more} if more else {})}
             listed = self._decode_list(await self._connection.get(self.kind.path, **page))
             for value in listed.items:
-                found[key_of(value.metadata)] = self.kind.entry(value)
+                found[self.kind.key(value.metadata)] = self.kind.entry(value)
             more = listed.metadata.continue_
             if not more:
                 break
@@ -179,7 +188,7 @@ class Reflector(Generic[Entry]):
 
     def learn(self, value: Any) -> None:
         """Take an object that somebody asked for by name; what the watch tells later counts."""
-        self._put(key_of(value.metadata), self.kind.entry(value))
+        self._put(self.kind.key(value.metadata), self.kind.entry(value))
 
     def hear(self, line: bytes) -> None:
         """Take an event of the watch.
@@ -196,7 +205,7 @@ class Reflector(Generic[Entry]):
             self._version = _decode_bookmark(event.object).metadata.resource_version
         else:
             value = self._decode_object(event.object)
-            key = key_of(value.metadata)
+            key = self.kind.key(value.metadata)
             if event.type == "DELETED":
                 if self.objects.pop(key, None) is not None:
                     self._changed()
@@ -207,9 +216,8 @@ class Reflector(Generic[Entry]):
 
     async def _watch(self) -> None:
         lasts = str(random.randint(300, 600))  # noqa: S311  (as client-go: watches must not all end at once)
-        lines = self._connection.watch(
-            self.kind.path, resourceVersion=self._version, allowWatchBookmarks="true", timeoutSeconds=lasts
-        )
+        params = {"resourceVersion": self._version, "allowWatchBookmarks": "true", "timeoutSeconds": lasts}
+        lines = self._connection.watch(self.kind.path, **self.kind.params, **params)
         async for line in lines:
             self.trouble = ""
             if line:
@@ -232,8 +240,3 @@ class Reflector(Generic[Entry]):
 _decode_event: Final = msgspec.json.Decoder(_Event).decode
 _decode_failure: Final = msgspec.json.Decoder(_Failure).decode
 _decode_bookmark: Final = msgspec.json.Decoder(_Bookmark).decode
-
-
-def key_of(metadata: Meta) -> str:
-    """Return the key of an object."""
-    return f"{metadata.namespace}/{metadata.name}" if metadata.namespace else metadata.name

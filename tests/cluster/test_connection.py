@@ -10,7 +10,7 @@ import trustme
 from aiohttp import web
 
 from noisegate.cluster import connection
-from noisegate.cluster.connection import ApiError, Connection, in_cluster
+from noisegate.cluster.connection import MERGE_PATCH, ApiError, Connection, Write, in_cluster
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Serve = Callable[[Handler], Awaitable[Connection]]
@@ -214,3 +214,64 @@ def test_a_token_is_sent_over_https_only(account: Path) -> None:
 def test_the_address_in_a_cluster(environment: dict[str, str], url: str) -> None:
     """As every pod is told it."""
     assert in_cluster(environment) == url
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH"])
+async def test_a_write_is_sent_as_it_is_given(serve: Serve, method: Write) -> None:
+    """Method, query, type and bytes arrive; what the API server made of it comes back, made (201) or changed (200)."""
+
+    async def handler(request: web.Request) -> web.Response:
+        assert request.headers["Authorization"] == "Bearer one"
+        told = f"{request.method} {request.path_qs} {request.headers['Content-Type']} ".encode()
+        return web.Response(status=201 if request.method == "POST" else 200, body=told + await request.read())
+
+    conn = await serve(handler)
+    answer = await conn.send(method, "/things/a", b'{"a": null}', MERGE_PATCH, fieldManager="x")
+    assert answer == f'{method} /things/a?fieldManager=x application/merge-patch+json {{"a": null}}'.encode()
+    assert b" application/json {}" in await conn.send(method, "/things/a", b"{}")
+
+
+async def test_a_write_with_an_expired_token_is_sent_again(serve: Serve, account: Path) -> None:
+    """With its whole body, once."""
+    bodies: list[bytes] = []
+
+    async def handler(request: web.Request) -> web.Response:
+        bodies.append(await request.read())
+        return web.Response(status=200 if request.headers["Authorization"] == "Bearer two" else 401)
+
+    conn = await serve(handler)
+    await conn._renew()
+    (account / "token").write_text("two")
+    assert await conn.send("PATCH", "/a", b"body") == b""
+    assert bodies == [b"body", b"body"]
+
+
+@pytest.mark.parametrize("status", [202, 204, 403, 409, 422, 500])
+async def test_a_write_that_was_not_done_is_told(serve: Serve, status: int) -> None:
+    """Status and reason; what is only accepted for later is not done either."""
+
+    async def handler(_request: web.Request) -> web.Response:
+        return web.Response(status=status, text="" if status == 204 else '{"message": "why"}')
+
+    conn = await serve(handler)
+    with pytest.raises(ApiError) as refused:
+        await conn.send("POST", "/a", b"{}")
+    assert refused.value.status == status
+    assert refused.value.told == ("no reason was given" if status == 204 else "why")
+
+
+async def test_a_write_has_an_end(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer that drips byte by byte is given up too."""
+    monkeypatch.setattr(connection, "SEND_SECONDS", 0.3)
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        answer = web.StreamResponse()
+        await answer.prepare(request)
+        while True:
+            await answer.write(b" ")
+            await asyncio.sleep(0.02)
+
+    conn = await serve(handler)
+    with pytest.raises(ApiError, match="does not answer") as refused:
+        await conn.send("POST", "/a", b"{}")
+    assert refused.value.status == 0

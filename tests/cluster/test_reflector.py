@@ -208,6 +208,30 @@ def test_objects_without_a_namespace() -> None:
     assert run.reflector.objects == {"a": 0}
 
 
+def test_a_part_of_a_kind_under_a_key_of_its_own() -> None:
+    """The kind's parameters go with every page and every watch; what is kept is found by the kind's key."""
+    asked: list[dict[str, str]] = []
+
+    class Selecting(Scripted):
+        async def get(self, path: str, **params: str) -> bytes:
+            asked.append(params)
+            return await super().get(path, **params)
+
+        async def watch(self, path: str, **params: str) -> AsyncIterator[bytes]:
+            asked.append(params)
+            async for line in super().watch(path, **params):
+                yield line
+
+    server = Selecting(listed(thing("a"), more="x"), listed(thing("b")), [event("DELETED", thing("a"))])
+    kind = KIND._replace(params={"fieldSelector": "spec.nodeName=n1"}, key=lambda metadata: f"of {metadata.name}")
+    reflector = Reflector[int](kind, server, lambda: None)
+    with pytest.raises(EndedError):
+        asyncio.run(reflector.follow())
+    assert [params["fieldSelector"] for params in asked] == ["spec.nodeName=n1"] * 4
+    assert [params.get("continue") for params in asked] == [None, "x", None, None]
+    assert reflector.objects == {"of b": 0}
+
+
 STEPS: Final = st.lists(
     st.one_of(
         st.tuples(st.just("put"), st.sampled_from("abc"), st.integers(0, 2)),
