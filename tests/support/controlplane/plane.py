@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Final
 
 import trustme
+from binaries import find, upstream
 from prometheus_client.parser import text_string_to_metric_families
 
 from controlplane.api import Api
-from controlplane.binaries import find, upstream
 
 SECONDS: Final = 60.0
 """Until a start has failed; it takes 3 to 5 on a quiet machine."""
