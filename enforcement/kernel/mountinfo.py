@@ -1,0 +1,181 @@
+"""Which mount a path lies on, by the text of /proc/<pid>/mountinfo alone.
+
+Never by stat: a path on an NFS mount whose server is away would hold the caller for ever.
+Sources: proc_pid_mountinfo(5); Documentation/filesystems/proc.rst, 3.5.
+"""
+
+import errno
+import os
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from noisegate.enforcement.actions import Device
+from noisegate.enforcement.kernel.errors import PROC, refusal
+from noisegate.enforcement.refusal import Refusal
+
+
+class Mount(NamedTuple):
+    """One line.
+
+    Attributes:
+        id: Unique while it is mounted.
+        parent: The mount it stands on; for the topmost one itself, or one that is not in the table.
+        device: `st_dev` of the files on it; major 0: of no block device.
+        root: What of the file system is mounted: a folder in it, or a name such as `net:[4026531992]`.
+        point: Where, in the process's own tree.
+        fstype: With its subtype: `ext4`, `fuse.sshfs`.
+        source: A device's path, a server and its folder, or any word.
+    """
+
+    id: int
+    parent: int
+    device: Device
+    root: str
+    point: str
+    fstype: str
+    source: str
+
+
+MOST_LINKS: Final = 40
+"""Symbolic links followed in one path, as the kernel does (MAXSYMLINKS)."""
+
+_ESCAPE: Final = re.compile(r"\\([0-7]{3})")
+_LINE: Final = re.compile(
+    r"(?P<id>\d+) (?P<parent>\d+) (?P<major>\d+):(?P<minor>\d+) (?P<root>[^ ]+) (?P<point>[^ ]+) [^ ]+"
+    r"(?: (?!- )[^ ]+)* - (?P<fstype>[^ ]+) (?P<source>[^ ]*)(?: .*)?",
+    re.ASCII | re.DOTALL,
+)
+# File systems without a block device of their own whose folders answer without a network or another process.
+_ANSWER: Final = frozenset({"bcachefs", "btrfs", "overlay", "ramfs", "rootfs", "tmpfs", "zfs"})
+
+
+def parse(text: str) -> tuple[Mount, ...]:
+    """Return the mounts, in the order of the text.
+
+    Args:
+        text: Of /proc/<pid>/mountinfo; names that are no UTF-8 come with surrogates (`os.fsdecode`).
+
+    Raises:
+        ValueError: A line is none of mountinfo.
+    """
+    # A name may hold any other character that Python takes for the end of a line.
+    return tuple(_mount(line) for line in text.split("\n") if line)
+
+
+def _mount(line: str) -> Mount:
+    found = _LINE.fullmatch(line)
+    if found is None:
+        raise ValueError(f"not a line of mountinfo: {line!r}")
+    device = Device(int(found["major"]), int(found["minor"]))
+    words = (_unescaped(found[key]) for key in ("root", "point", "fstype", "source"))
+    return Mount(int(found["id"]), int(found["parent"]), device, *words)
+
+
+def _unescaped(word: str) -> str:
+    # Blank, tab, line feed, backslash and, in newer kernels, # are written as three octal digits.
+    return _ESCAPE.sub(lambda digits: chr(int(digits[1], 8)), word) if "\\" in word else word
+
+
+def read_mounts(proc: Path, pid: str = "1") -> tuple[Mount, ...]:
+    """Return the mounts that a process sees.
+
+    Raises:
+        Refusal: They cannot be read.
+    """
+    path = proc / pid / "mountinfo"
+    try:
+        return parse(os.fsdecode(path.read_bytes()))
+    except OSError as error:
+        raise refusal(PROC, error.errno or 0, f"{path} cannot be read") from error
+
+
+def holding(mounts: Iterable[Mount], path: str) -> Mount | None:
+    """Return the mount that a path lies on; None: on none of these.
+
+    The path is taken as it is written, see `resolved`. The walk goes as the kernel's: from the root, at each step onto
+    the mount that stands nearest below, so that what is mounted over covers all that was mounted there before.
+
+    Raises:
+        ValueError: The path is not absolute and plain.
+    """
+    if not path.startswith("/") or not {".", ".."}.isdisjoint(path.split("/")):
+        raise ValueError(f"not an absolute, plain path: {path!r}")
+    # Whatever is passed on the way covers the path.
+    there = [mount for mount in mounts if _covers(mount.point, path)]
+    known = {mount.id for mount in there}
+    step = [mount for mount in there if mount.parent == mount.id or mount.parent not in known]
+    reached: Mount | None = None
+    left = there
+    while step:
+        nearest = min(len(mount.point) for mount in step)
+        reached = [mount for mount in step if len(mount.point) == nearest][-1]
+        left = [mount for mount in left if mount is not reached]
+        step = [mount for mount in left if mount.parent == reached.id and mount.parent != mount.id]
+    return reached
+
+
+def _covers(point: str, path: str) -> bool:
+    return path.startswith(point) and (len(path) == len(point) or point.endswith("/") or path[len(point)] == "/")
+
+
+def resolved(mounts: Sequence[Mount], path: str, readlink: Callable[[str], str | None]) -> str:
+    """Return a path without symbolic links: mount points have none, but /var/lib/kubelet may be one.
+
+    What lies on a file system that may hang (network, FUSE) is never asked for: it stays as it is written, and lies on
+    that mount whatever it says.
+
+    Args:
+        mounts: All that the tree has.
+        path: Absolute.
+        readlink: Where a symbolic link of that tree leads; None: it is none, or not there.
+
+    Raises:
+        ValueError: The path is not absolute.
+        Refusal: Its links go round in a circle.
+    """
+    if not path.startswith("/"):
+        raise ValueError(f"not an absolute path: {path!r}")
+    done, links = "", 0
+    ahead = path.split("/")[::-1]
+    while ahead:
+        name = ahead.pop()
+        if name in {"", "."}:
+            continue
+        if name == "..":
+            done = done.rpartition("/")[0]
+            continue
+        here = f"{done}/{name}"
+        mount = holding(mounts, here)
+        target = None
+        if mount is not None and mount.point != here and (mount.device.major or mount.fstype in _ANSWER):
+            target = readlink(here)
+        if target is None:
+            done = here
+            continue
+        links += 1
+        if links > MOST_LINKS:
+            raise Refusal("PathUnreadable", f"{path}: its symbolic links go round in a circle (ELOOP)")
+        if target.startswith("/"):
+            done = ""
+        ahead += target.split("/")[::-1]
+    return done or "/"
+
+
+def links(root: Path) -> Callable[[str], str | None]:
+    """Return the reader of symbolic links, for `resolved`, of a tree.
+
+    Args:
+        root: Where the tree can be seen, such as /proc/1/root.
+    """
+
+    def readlink(path: str) -> str | None:
+        try:
+            return str(Path(f"{root}{path}").readlink())
+        except OSError as error:
+            if error.errno in {errno.EINVAL, errno.ENOENT, errno.ENOTDIR}:
+                return None
+            raise refusal(PROC, error.errno or 0, f"{path} cannot be read") from error
+
+    return readlink

@@ -1,0 +1,1 @@
+"""What to do, decided from values alone: no file, no socket, no clock."""
