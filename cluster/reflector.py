@@ -44,6 +44,14 @@ def key_of(metadata: Meta) -> str:
     return f"{metadata.namespace}/{metadata.name}" if metadata.namespace else metadata.name
 
 
+def _covers(known: str, version: str) -> bool:
+    """Tell whether whoever knows everything up to one resourceVersion knows what was so at another.
+
+    They are compared as numbers (KEP-5504; etcd's have always been); of those that are none, nothing is known.
+    """
+    return known.isdecimal() and version.isdecimal() and int(version) <= int(known)
+
+
 class _ListMeta(msgspec.Struct, rename="camel"):
     resource_version: str = ""
     continue_: str = msgspec.field(name="continue", default="")
@@ -97,6 +105,7 @@ class Reflector(Generic[Entry]):
         changed: Called after `objects` has changed.
         noted: Called with what came of a list or a watch, and why it failed.
         pause: Waits for some seconds; to be replaced by tests that cannot wait.
+        clock: Seconds that never go back.
 
     Attributes:
         objects: What is there, by the kind's key: `namespace/name`, or the name where there are no namespaces.
@@ -112,6 +121,7 @@ class Reflector(Generic[Entry]):
         changed: Callable[[], None],
         noted: Callable[[Result, str], None] = lambda _result, _reason: None,
         pause: Callable[[float], Any] = asyncio.sleep,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.kind: Final = kind
         self.objects: dict[str, Entry] = {}
@@ -122,7 +132,9 @@ class Reflector(Generic[Entry]):
         self._changed: Final = changed
         self._noted: Final = noted
         self._pause: Final = pause
+        self._clock: Final = clock
         self._version = ""
+        self._watching: float | None = None
         self._decode_list: Final = msgspec.json.Decoder(_List[kind.object]).decode  # type: ignore[name-defined]
         self._decode_object: Final = msgspec.json.Decoder(kind.object).decode
 
@@ -130,20 +142,20 @@ class Reflector(Generic[Entry]):
         """Keep `objects` up to date, for ever."""
         failures = 0
         while True:
-            began = time.monotonic()
+            self._watching = None
             try:
                 if not self._version:
                     await self.list()
                 await self._watch()
                 # One that ends at once is no watch: a proxy may do so.
-                failures = 0 if time.monotonic() - began > GOOD_SECONDS else failures + 1
+                failures = 0 if self._was_good() else failures + 1
             except ApiError as error:
                 if error.status == 404 and not self._version:
                     self._replace({})
                     self.trouble = ""
                     await self._pause(ABSENT_SECONDS)
                     continue
-                failures = 1 if time.monotonic() - began > GOOD_SECONDS else failures + 1
+                failures = 1 if self._was_good() else failures + 1
                 if error.status == 410:
                     self._version = ""
                     self._noted("gone", error.told)
@@ -187,8 +199,9 @@ class Reflector(Generic[Entry]):
         self._noted("listed", "")
 
     def learn(self, value: Any) -> None:
-        """Take an object that somebody asked for by name; what the watch tells later counts."""
-        self._put(self.kind.key(value.metadata), self.kind.entry(value))
+        """Take an object that somebody asked for by name, unless what is known is newer; what the watch tells later counts."""
+        if not _covers(self._version, value.metadata.resource_version):
+            self._put(self.kind.key(value.metadata), self.kind.entry(value))
 
     def hear(self, line: bytes) -> None:
         """Take an event of the watch.
@@ -219,9 +232,15 @@ class Reflector(Generic[Entry]):
         params = {"resourceVersion": self._version, "allowWatchBookmarks": "true", "timeoutSeconds": lasts}
         lines = self._connection.watch(self.kind.path, **self.kind.params, **params)
         async for line in lines:
+            if self._watching is None:
+                self._watching = self._clock()
             self.trouble = ""
             if line:
                 self.hear(line)
+
+    def _was_good(self) -> bool:
+        """Tell whether the watch that has ended was a good one; how long a list or a connection took does not count."""
+        return self._watching is not None and self._clock() - self._watching > GOOD_SECONDS
 
     def _put(self, key: str, entry: Entry) -> None:
         if self.objects.get(key) != entry:

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
@@ -83,6 +83,7 @@ class Run:
 
     def __init__(self, *steps: Any) -> None:
         self.connection = Scripted(*steps)
+        self.now = 0.0
         self.changes: list[dict[str, int]] = []
         self.notes: list[str] = []
         self.pauses: list[float] = []
@@ -98,6 +99,7 @@ class Run:
             lambda: self.changes.append(dict(self.reflector.objects)),
             lambda result, _reason: self.notes.append(result),
             pause,
+            lambda: self.now,
         )
 
     def end(self) -> "Run":
@@ -168,6 +170,39 @@ def test_pauses_have_an_end() -> None:
     assert not run.reflector.filled
 
 
+@pytest.mark.parametrize("step", ["list", "watch"])
+def test_failing_slowly_is_failing(step: str) -> None:
+    """However long a list or the beginning of a watch takes to fail, the pauses grow."""
+    run = Run()
+
+    class Slow(Scripted):
+        def _next(self) -> Any:
+            if step == "list" or self.asked[-1].get("watch"):
+                run.now += 60.0
+            return super()._next()
+
+    failures = [ApiError(0, "away")] * 3
+    run.reflector._connection = Slow(*(failures if step == "list" else [listed(), *failures]))  # type: ignore[misc]
+    run.end()
+    assert [1.0 >= seconds / (0.2 * 2**turn) >= 0.5 for turn, seconds in enumerate(run.pauses)] == [True] * 3
+
+
+@pytest.mark.parametrize(("lasts", "pauses"), [(60.0, 0), (1.0, 1)])
+def test_a_watch_that_lasts_is_no_failure(lasts: float, pauses: int) -> None:
+    """Nothing is waited for after it, however many there were."""
+    run = Run()
+
+    class Lasting(Scripted):
+        async def watch(self, path: str, **params: str) -> AsyncIterator[bytes]:
+            async for line in super().watch(path, **params):
+                yield line
+                run.now += lasts
+
+    run.reflector._connection = Lasting(listed(), [b""])  # type: ignore[misc]
+    run.end()
+    assert len(run.pauses) == pauses
+
+
 def test_a_kind_that_is_not_there_is_empty_and_asked_for_again() -> None:
     """404 on the list: there is none, and that is known."""
     run = Run(ApiError(404, "no such kind"), listed(thing("a"))).end()
@@ -199,6 +234,17 @@ def test_what_was_asked_for_by_name_is_there_until_the_watch_knows_better() -> N
     assert run.changes == [{"n/a": 4}]
     run.reflector.hear(event("DELETED", thing("a", 4)))
     assert run.reflector.objects == {}
+
+
+@pytest.mark.parametrize(
+    ("version", "there"),
+    [("9", {"n/b": 0}), ("10", {"n/b": 0}), ("11", {"n/a": 4, "n/b": 0}), ("x", {"n/a": 4, "n/b": 0})],
+)
+def test_an_answer_that_comes_late_is_not_taken(version: str, there: dict[str, int]) -> None:
+    """What was deleted since stays so; versions that are no numbers cannot be compared, and count as new."""
+    run = Run(listed(thing("a", 1), thing("b"), version=5), [b"", event("DELETED", thing("a", 4, 10))]).end()
+    run.reflector.learn(Thing(Meta("a", "n", resource_version=version), 4))
+    assert run.reflector.objects == there
 
 
 def test_objects_without_a_namespace() -> None:
@@ -240,6 +286,8 @@ STEPS: Final = st.lists(
         st.tuples(st.just("break")),
         st.tuples(st.just("gone")),
         st.tuples(st.just("twice")),
+        st.tuples(st.just("ask"), st.sampled_from("abc")),
+        st.tuples(st.just("answer")),
     ),
     max_size=25,
 )
@@ -248,16 +296,19 @@ STEPS: Final = st.lists(
 class Model(Scripted):
     """An API server with a history: it replays what a watch missed, and forgets it when it is told to."""
 
-    def __init__(self, steps: Sequence[tuple[Any, ...]]) -> None:
+    def __init__(self, steps: Sequence[tuple[Any, ...]], learn: Callable[[Thing], None]) -> None:
         super().__init__(*steps)
-        self.there: Final[dict[str, int]] = {}
+        self.learn: Final = learn
+        self.answers: Final[list[Thing]] = []
+        self.there: Final[dict[str, tuple[int, int]]] = {}
         self.history: list[tuple[int, bytes]] = []
         self.version = 1
 
     async def get(self, path: str, **params: str) -> bytes:
         """Return everything that is there."""
         del path, params
-        return listed(*(thing(name, value) for name, value in self.there.items()), version=self.version)
+        things = (thing(name, value, version) for name, (value, version) in self.there.items())
+        return listed(*things, version=self.version)
 
     async def watch(self, path: str, **params: str) -> AsyncIterator[bytes]:
         """Replay, then do what is written down next."""
@@ -277,6 +328,11 @@ class Model(Scripted):
                 yield event("BOOKMARK", thing("", 0, self.version))
             elif kind == "twice" and self.history:
                 yield self.history[-1][1]
+            elif kind == "ask" and rest[0] in self.there:
+                value, version = self.there[rest[0]]
+                self.answers.append(Thing(Meta(rest[0], "n", resource_version=str(version)), value))
+            elif kind == "answer" and self.answers:
+                self.learn(self.answers.pop(0))
             elif kind == "break":
                 raise ApiError(0, "away")
             elif kind == "gone":
@@ -295,7 +351,7 @@ class Model(Scripted):
         if kind == "drop":
             del self.there[name]
         else:
-            self.there[name] = value
+            self.there[name] = value, self.version
         what = "DELETED" if kind == "drop" else "MODIFIED" if known else "ADDED"
         self.history.append((self.version, event(what, thing(name, value, self.version))))
         return True
@@ -303,10 +359,10 @@ class Model(Scripted):
 
 @given(STEPS)
 def test_in_the_end_it_has_what_the_api_server_has(steps: Sequence[tuple[Any, ...]]) -> None:
-    """After any sequence of changes, seen or missed, broken off, repeated, forgotten, with bookmarks."""
+    """After any sequence of changes, seen or missed, broken off, repeated, forgotten, with bookmarks and late answers."""
     run = Run()
-    model = Model(steps)
+    model = Model(steps, run.reflector.learn)
     run.reflector._connection = model  # type: ignore[misc]
     run.end()
-    assert run.reflector.objects == {f"n/{name}": value for name, value in model.there.items()}
+    assert run.reflector.objects == {f"n/{name}": value for name, (value, _) in model.there.items()}
     assert all(before != after for before, after in pairwise(run.changes))
