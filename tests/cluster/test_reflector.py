@@ -286,8 +286,7 @@ STEPS: Final = st.lists(
         st.tuples(st.just("break")),
         st.tuples(st.just("gone")),
         st.tuples(st.just("twice")),
-        st.tuples(st.just("ask"), st.sampled_from("abc")),
-        st.tuples(st.just("answer")),
+        st.tuples(st.just("late"), st.sampled_from("abc"), st.sampled_from(["put", "drop"])),
     ),
     max_size=25,
 )
@@ -299,7 +298,6 @@ class Model(Scripted):
     def __init__(self, steps: Sequence[tuple[Any, ...]], learn: Callable[[Thing], None]) -> None:
         super().__init__(*steps)
         self.learn: Final = learn
-        self.answers: Final[list[Thing]] = []
         self.there: Final[dict[str, tuple[int, int]]] = {}
         self.history: list[tuple[int, bytes]] = []
         self.version = 1
@@ -328,11 +326,13 @@ class Model(Scripted):
                 yield event("BOOKMARK", thing("", 0, self.version))
             elif kind == "twice" and self.history:
                 yield self.history[-1][1]
-            elif kind == "ask" and rest[0] in self.there:
-                value, version = self.there[rest[0]]
-                self.answers.append(Thing(Meta(rest[0], "n", resource_version=str(version)), value))
-            elif kind == "answer" and self.answers:
-                self.learn(self.answers.pop(0))
+            elif kind == "late" and rest[0] in self.there:
+                # Somebody asks for it; it changes and the watch tells so; then comes the answer.
+                name, change = rest
+                value, version = self.there[name]
+                self.change(change, name, value + 1)
+                yield self.history[-1][1]
+                self.learn(Thing(Meta(name, "n", resource_version=str(version)), value))
             elif kind == "break":
                 raise ApiError(0, "away")
             elif kind == "gone":
