@@ -66,10 +66,13 @@ class Blocks:
         why = _UNTHROTTLED.get(mount.fstype) or _UNTHROTTLED.get(mount.fstype.partition(".")[0])
         if why is not None:
             raise Refusal("VolumeNotThrottled", f"{path} is on {mount.fstype} and cannot be limited: {why}", _MEND)
-        # Major 0 is an anonymous number, such as btrfs gives each subvolume: the source has to say it.
-        device = mount.device if mount.device.major else self._of_source(mount, path)
-        if mount.fstype == "btrfs":
-            self._check_alone(device, path)
+        try:
+            # Major 0 is an anonymous number, such as btrfs gives each subvolume: the source has to say it.
+            device = mount.device if mount.device.major else self._of_source(mount, path)
+            if mount.fstype == "btrfs":
+                self._check_alone(device, path)
+        except OSError as error:
+            raise refusal(SYSFS, error.errno or 0, f"{mount.source}, where {path} is, cannot be looked up") from error
         return self.throttled(device)
 
     def throttled(self, device: Device) -> Device:
@@ -104,10 +107,7 @@ class Blocks:
         if folder is None:
             told = f"{path} is on {mount.fstype} without a local block device: its source is {mount.source!r}"
             raise Refusal("VolumeNotThrottled", told, _MEND)
-        try:
-            return _number(folder / "dev")
-        except OSError as error:
-            raise refusal(SYSFS, error.errno or 0, f"{mount.source}, where {path} is, cannot be looked up") from error
+        return _number(folder / "dev")
 
     def _mapped(self, name: str) -> Path | None:
         for entry in sorted((self._sys / "block").glob("dm-*/dm/name")):

@@ -137,7 +137,7 @@ def resolved(mounts: Sequence[Mount], path: str, readlink: Callable[[str], str |
     """
     if not path.startswith("/"):
         raise ValueError(f"not an absolute path: {path!r}")
-    done, links = "", 0
+    done, followed = "", 0
     ahead = path.split("/")[::-1]
     while ahead:
         name = ahead.pop()
@@ -154,8 +154,8 @@ def resolved(mounts: Sequence[Mount], path: str, readlink: Callable[[str], str |
         if target is None:
             done = here
             continue
-        links += 1
-        if links > MOST_LINKS:
+        followed += 1
+        if followed > MOST_LINKS:
             raise Refusal("PathUnreadable", f"{path}: its symbolic links go round in a circle (ELOOP)")
         if target.startswith("/"):
             done = ""

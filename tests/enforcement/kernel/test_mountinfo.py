@@ -100,6 +100,9 @@ def test_only_absolute_plain_paths(path: str) -> None:
     """A path that means another place than it says is the caller's fault."""
     with pytest.raises(ValueError, match="not an absolute"):
         holding((), path)
+    if not path.startswith("/"):
+        with pytest.raises(ValueError, match="not an absolute"):
+            resolved((), path, lambda _: None)
 
 
 def test_the_own_table() -> None:
