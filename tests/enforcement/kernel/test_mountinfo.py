@@ -73,6 +73,8 @@ def test_what_is_mounted_over_covers_what_was_there() -> None:
     )
     assert at("/a/b", stacked) == at("/a/c", stacked) == at("/a", stacked) == "second"
     assert at("/b", stacked) == "/dev/sda1"
+    beside = "27 1 8:1 / / rw - ext4 root rw\n31 27 8:3 / /a rw - ext4 first rw\n32 27 8:4 / /a rw - ext4 second rw\n"
+    assert at("/a/b", beside) == "second"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
