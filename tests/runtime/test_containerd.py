@@ -11,12 +11,9 @@ from containerd import (
     Device,
     LinuxContainerResources,
     Mount,
-    Node,
     Nri,
     Start,
 )
-from containerd.cgroups import hierarchies
-from machine import changed, look
 
 pytestmark = pytest.mark.runtime
 
@@ -146,53 +143,3 @@ def test_nri_may_be_off(start: Start) -> None:
     containerd = start(None)
     assert not containerd.socket.exists()
     assert containerd.cri.run(containerd.cri.run_pod())
-
-
-def test_nothing_is_left(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """A node that is left with a pod running takes every process and cgroup with it, and the machine is as before."""
-    before = look()
-    with Node(tmp_path_factory.mktemp("node")) as node:
-        with Containerd(node) as containerd:
-            pod = containerd.cri.run_pod()
-            containerd.cri.run(pod)
-        folders = [one.mount / node.cgroups.name for one in node.cgroups.hierarchies]
-        assert folders
-        assert all(folder.is_dir() for folder in folders)
-        # containerd is gone; shim, pause and the container are not.
-        processes = node.cgroups.processes()
-        assert len(processes) >= 3
-    assert not [folder for folder in folders if folder.exists()]
-    assert not [pid for pid in processes if Path("/proc", str(pid)).exists()]
-    assert changed(before, look()) == []
-
-
-def test_what_changed_is_told() -> None:
-    """A sysctl, an interface or a limit that differs is named with both values; a cgroup that came or went is not ours."""
-    before = {"sysctl net/x": "0", "cgroup /a/cpu.max": "1", "cgroup /gone/cpu.max": "1", "interface lo/mtu": "1"}
-    after = {
-        "sysctl net/x": "1",
-        "cgroup /a/cpu.max": "2",
-        "cgroup /new/cpu.max": "1",
-        "interface lo/mtu": "1",
-        "qdisc q": "",
-    }
-    assert changed(before, after) == [
-        "cgroup /a/cpu.max: 1 -> 2",
-        "qdisc q: absent -> ",
-        "sysctl net/x: 0 -> 1",
-    ]
-
-
-def test_hierarchies_are_read() -> None:
-    """Controllers, names, and v2 are told apart by the text of mountinfo, with and without optional fields."""
-    text = """\
-31 23 0:28 / /sys/fs/cgroup rw,relatime shared:1 - tmpfs tmpfs rw,mode=755
-32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,relatime shared:2 master:1 - cgroup cgroup rw,cpu,cpuacct
-40 31 0:37 / /sys/fs/cgroup/systemd rw,relatime - cgroup cgroup rw,xattr,name=systemd
-41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw,nsdelegate
-"""
-    assert [(one.kind, one.option, str(one.mount)) for one in hierarchies(text)] == [
-        ("cgroup", "cpu,cpuacct", "/sys/fs/cgroup/cpu,cpuacct"),
-        ("cgroup", "name=systemd", "/sys/fs/cgroup/systemd"),
-        ("cgroup2", "rw", "/sys/fs/cgroup/unified"),
-    ]

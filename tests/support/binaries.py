@@ -163,9 +163,7 @@ def _build(program: str) -> None:
     with locked(source.cache / ".lock"):
         if (source.cache / program).exists():
             return
-        print(
-            f"building {program} {source.version} (once; kube-apiserver takes minutes) ...", file=sys.stderr, flush=True
-        )
+        print(f"building {program} {source.version} (once; some take minutes) ...", file=sys.stderr, flush=True)
         begun = time.monotonic()
         with tempfile.TemporaryDirectory(dir=source.cache) as half:
             built = Path(half, program)

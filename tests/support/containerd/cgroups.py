@@ -53,15 +53,16 @@ class Cgroups:
     """
 
     def __init__(self) -> None:
-        self.name: Final = f"{PREFIX}{secrets.token_hex(4)}"
+        self.name: Final = f"{PREFIX}{os.getpid()}-{secrets.token_hex(4)}"
         self.hierarchies: Final = hierarchies(Path("/proc/self/mountinfo").read_text())
 
     def create(self) -> None:
-        """Make them.
+        """Make them, and remove those that a test left which was killed.
 
         Raises:
             OSError: This user may not.
         """
+        self._sweep()
         for folder in self._roots():
             for made in (folder, folder / DAEMONS):
                 made.mkdir()
@@ -98,6 +99,15 @@ class Cgroups:
             time.sleep(0.01)
         for folder in self._all():
             folder.rmdir()
+
+    def _sweep(self) -> None:
+        for hierarchy in self.hierarchies:
+            for left in hierarchy.mount.glob(f"{PREFIX}*"):
+                pid = left.name.removeprefix(PREFIX).partition("-")[0]
+                if not Path("/proc", pid).exists():
+                    for folder, _, _ in os.walk(left, topdown=False):
+                        with suppress(OSError):  # another one swept it; or one that ends has processes yet
+                            Path(folder).rmdir()
 
     def _roots(self) -> list[Path]:
         return [hierarchy.mount / self.name for hierarchy in self.hierarchies]
