@@ -85,6 +85,7 @@ class Step(NamedTuple):
         beside: The authorities to be written beside it.
         bundle: What every `caBundle` shall be.
         waits: What is waited for; empty: nothing.
+        grants: The wish that is granted by this.
     """
 
     reason: str = ""
@@ -94,6 +95,7 @@ class Step(NamedTuple):
     beside: bytes | None = None
     bundle: bytes | None = None
     waits: str = ""
+    grants: Wish = ""
 
 
 def next_step(seen: Seen, now: datetime, settings: Settings) -> Step:
@@ -109,10 +111,14 @@ def next_step(seen: Seen, now: datetime, settings: Settings) -> Step:
     due = facts_of(trusted[0]).due(now)
     if len(trusted) == 1 and (due or seen.wish == "ca"):
         widened, _ = succeeded({CA: authority}, now, force=True, life=settings.authority_life)
-        note = "a new authority is trusted beside the old one; it will sign when every API server knows it"
-        return Step("AuthorityChangeBegun", note, authority=widened[CA])
+        note = (
+            f"a new authority is trusted beside the old one, {_names(widened[CA].certificates)}; "
+            "it will sign when every API server knows it"
+        )
+        return Step("AuthorityChangeBegun", note, authority=widened[CA], grants="ca")
     if any(bundle != authority.certificates for bundle in seen.bundles):
-        note = f"caBundle of the webhook configurations was brought to the {_number(trusted)} trusted"
+        names = _names(authority.certificates)
+        note = f"caBundle of the webhook configurations was brought to the {_number(trusted)} trusted, {names}"
         return Step("CaBundleWritten", note, bundle=authority.certificates)
     return _serving_step(seen, authority, trusted, now, settings)
 
@@ -126,19 +132,19 @@ def _serving_step(
     if reasons or seen.serving is None:
         made = issue_server(authority, settings.names, now, life=settings.leaf_life)
         why = reasons[0] if reasons else "there was none"
-        note = f"a serving certificate was issued, valid until {_end(made)}: {why}"
-        return Step("CertificateIssued", note, serving=made, beside=authority.certificates)
+        note = f"a serving certificate was issued, {_leaf(made)}: {why}"
+        return Step("CertificateIssued", note, serving=made, beside=authority.certificates, grants="leaf")
     leaf = read_certificates(seen.serving.certificates, "tls.crt")[0]
     if leaf.issuer != signer.subject:
         if not seen.known:
             return Step(waits="every API server to know the new authority")
         made = issue_server(authority, settings.names, now, life=settings.leaf_life)
-        note = f"the new authority signed a serving certificate, valid until {_end(made)}; replicas take it up"
-        return Step("AuthorityChangeSwitched", note, serving=made, beside=authority.certificates)
+        note = f"the new authority signed a serving certificate, {_leaf(made)}; replicas take it up"
+        return Step("AuthorityChangeSwitched", note, serving=made, beside=authority.certificates, grants="leaf")
     if facts_of(leaf).due(now) or seen.wish == "leaf":
         made = issue_server(authority, settings.names, now, life=settings.leaf_life)
-        note = f"the serving certificate was renewed, valid until {_end(made)}"
-        return Step("CertificateRenewed", note, serving=made, beside=authority.certificates)
+        note = f"the serving certificate was renewed, {_leaf(made)}"
+        return Step("CertificateRenewed", note, serving=made, beside=authority.certificates, grants="leaf")
     if len(trusted) > 1:
         behind = [one for one in seen.served if one is None or one.issuer != signer.subject]
         if behind:
@@ -146,14 +152,12 @@ def _serving_step(
         if not (seen.switched and seen.known):
             return Step(waits="calls under way, before the old authority is taken out")
         result, _ = narrowed({CA: authority, "tls": seen.serving})
-        note = "every replica serves what the new authority signed; the old one is no longer trusted"
+        names = _names(result[CA].certificates)
+        note = f"every replica serves what the new authority, {names}, signed; the old one is no longer trusted"
         return Step("AuthorityChangeFinished", note, authority=result[CA])
     if seen.beside != authority.certificates:
-        return Step(
-            "AuthoritiesPublished",
-            "ca.crt beside the serving pair was brought up to date",
-            beside=authority.certificates,
-        )
+        note = f"ca.crt beside the serving pair was brought up to date, {_names(authority.certificates)}"
+        return Step("AuthoritiesPublished", note, beside=authority.certificates)
     return Step()
 
 
@@ -167,8 +171,9 @@ def _new_authority(seen: Seen, now: datetime, settings: Settings) -> Step:
             if is_authority(certificate) and not authority_reasons(certificate, now):
                 rescued[certificate.fingerprint(_SHA256)] = certificate
     kept = write_certificates(*list(rescued.values())[:MOST_RESCUED]) if rescued else b""
-    note = f"an authority was made{f'; {_number(list(rescued.values()))} found is still trusted' if rescued else ''}"
-    return Step("AuthorityMade", note, authority=Pair(made.certificates + kept, made.key))
+    still = f"; {_number(list(rescued.values()))} found is still trusted" if rescued else ""
+    note = f"an authority was made, {_names(made.certificates)}{still}"
+    return Step("AuthorityMade", note, authority=Pair(made.certificates + kept, made.key), grants="ca")
 
 
 def all_switched(authority: Pair | None, served: Sequence[x509.Certificate | None]) -> bool:
@@ -206,8 +211,14 @@ def _faults(serving: Pair | None, authority: Pair, now: datetime, names: Names) 
         return [str(error)]
 
 
-def _end(pair: Pair) -> str:
-    return plain(facts_of(read_certificates(pair.certificates, "")[0]).not_after)
+def _leaf(pair: Pair) -> str:
+    end = plain(facts_of(read_certificates(pair.certificates, "")[0]).not_after)
+    return f"{_names(pair.certificates)}, valid until {end}"
+
+
+def _names(text: bytes) -> str:
+    """Name certificates by the beginning of their SHA-256 fingerprints, as `openssl x509 -fingerprint -sha256` prints them."""
+    return " and ".join(one.fingerprint(_SHA256)[:4].hex(":").upper() for one in read_certificates(text, ""))
 
 
 def _number(certificates: Sequence[x509.Certificate]) -> str:

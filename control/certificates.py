@@ -21,6 +21,7 @@ SERVING: Final = "noisegate-tls"
 """Secret of `tls.crt`, `tls.key` and `ca.crt`, mounted into the replicas."""
 RENEW: Final = "noisegate.io/renew"
 """Annotation of the authority's Secret by which an operator asks for a renewal: `ca` or `leaf`."""
+WISHES: Final = ("ca", "leaf")
 MOST_STEPS: Final = 8
 """Steps of one look; a first installation takes three."""
 TYPES: Final = {AUTHORITY: "Opaque", SERVING: "kubernetes.io/tls"}
@@ -64,13 +65,13 @@ class Certificates:
         self._known: tuple[bytes, float] | None = None
         self._switched: tuple[bytes, float] | None = None
 
-    async def look(self, configurations: Configurations) -> str:
-        """Do what is to be done now; return what is waited for, empty if nothing.
+    async def look(self, configurations: Configurations) -> list[str]:
+        """Do what is to be done now; return what is wrong or waited for, a sentence each.
 
         Raises:
             ApiError: The API server does not answer, refuses, or somebody was faster (409): look again.
         """
-        step = Step()
+        step, authority = Step(), None
         for _ in range(MOST_STEPS):
             authority = await self._api.get(f"{self._secrets}/{AUTHORITY}")
             serving = await self._api.get(f"{self._secrets}/{SERVING}")
@@ -81,7 +82,11 @@ class Certificates:
                 break
             await self._do(step, authority, serving, configurations)
             await self._events.tell(step.reason, step.note, _secret(AUTHORITY if step.authority else SERVING))
-        return step.waits
+        notes = [f"waiting for {step.waits}"] if step.waits else []
+        wish = _wish(authority)
+        if wish and wish not in WISHES:
+            notes.append(f"annotation {RENEW} of Secret {AUTHORITY}: {wish} is not known; allowed: {', '.join(WISHES)}")
+        return notes
 
     async def _seen(self, authority: Object | None, serving: Object | None, configurations: Configurations) -> Seen:
         pair = _pair(authority, "ca")
@@ -99,7 +104,7 @@ class Certificates:
             self._switched = None
         elif self._switched is None or self._switched[0] != certificates:
             self._switched = certificates, now
-        wish = ((authority or {}).get("metadata", {}).get("annotations") or {}).get(RENEW, "")
+        wish = _wish(authority)
         return Seen(
             authority=pair,
             serving=_pair(serving, "tls"),
@@ -108,7 +113,7 @@ class Certificates:
             known=self._known is not None and now - self._known[1] >= self._settle,
             served=served,
             switched=self._switched is not None and now - self._switched[1] >= self._settle,
-            wish=cast("Wish", wish if wish in {"ca", "leaf"} else ""),
+            wish=cast("Wish", wish if wish in WISHES else ""),
         )
 
     async def _do(
@@ -116,7 +121,7 @@ class Certificates:
     ) -> None:
         if step.authority is not None:
             files = {"ca.crt": step.authority.certificates, "ca.key": step.authority.key}
-            await self._write(AUTHORITY, authority, files)
+            await self._write(AUTHORITY, authority, files, step.grants)
             self._metrics.writes.labels("authority").inc()
         if step.bundle is not None:
             await configurations.write_bundle(step.bundle)
@@ -127,11 +132,10 @@ class Certificates:
                 files |= {"tls.crt": pair.certificates, "tls.key": pair.key}
             await self._write(SERVING, serving, files)
             self._metrics.writes.labels("serving").inc()
-            if step.serving is not None and authority is not None and _is_asked(authority):
-                # The wish is granted.
-                await self._write(AUTHORITY, authority, _data(authority))
+            if step.grants and _wish(authority) == step.grants and authority is not None:
+                await self._api.patch(f"{self._secrets}/{AUTHORITY}", authority, [_WISH_GRANTED])
 
-    async def _write(self, name: str, there: Object | None, files: dict[str, bytes]) -> None:
+    async def _write(self, name: str, there: Object | None, files: dict[str, bytes], grants: Wish = "") -> None:
         data = {file: base64.b64encode(content).decode() for file, content in files.items()}
         if there is None:
             labels = {"app.kubernetes.io/name": "noisegate"}
@@ -145,8 +149,8 @@ class Certificates:
             await self._api.create(self._secrets, value)
             return
         operations: list[Object] = [{"op": "add", "path": "/data", "value": data}]
-        if _is_asked(there):
-            operations.append({"op": "remove", "path": f"/metadata/annotations/{RENEW.replace('/', '~1')}"})
+        if grants and _wish(there) == grants:
+            operations.append(_WISH_GRANTED)
         await self._api.patch(f"{self._secrets}/{name}", there, operations)
 
     def _measure(self, seen: Seen) -> None:
@@ -160,8 +164,11 @@ class Certificates:
                 self._metrics.trusted.set(len(found))
 
 
-def _is_asked(secret: Object) -> bool:
-    return RENEW in (secret["metadata"].get("annotations") or {})
+_WISH_GRANTED: Final[Object] = {"op": "remove", "path": f"/metadata/annotations/{RENEW.replace('/', '~1')}"}
+
+
+def _wish(secret: Object | None) -> str:
+    return str(((secret or {}).get("metadata", {}).get("annotations") or {}).get(RENEW, ""))
 
 
 def _data(secret: Object | None) -> dict[str, bytes]:

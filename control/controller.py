@@ -94,15 +94,14 @@ class _Controller:
         self.metrics: Final = Metrics()
         self.identity: Final = f"{socket.gethostname()}_{uuid4().hex[:8]}"
         clock = time.monotonic
-        events = Events(api, config.namespace, self.identity, log, clock)
+        events = self.events = Events(api, config.namespace, self.identity, log, clock)
         self.configurations: Final = Configurations(api, self.metrics)
         self.lease: Final = Lease(api, config.namespace, LEASE, self.identity, config.lease, clock)
-        self.certificates: Final = Certificates(
+        certificates = Certificates(
             api, config.namespace, config.service, settings, config.settle, events, self.metrics, clock
         )
-        self.rulebook: Final = Rulebook(
-            api, config.namespace, config.config_map, config.narrow_after, events, self.metrics, clock
-        )
+        rulebook = Rulebook(api, config.namespace, config.config_map, config.narrow_after, events, self.metrics, clock)
+        self.keepers: Final = (certificates, rulebook) if config.certificates else (rulebook,)
         self.leading = False
         self.reasons: list[str] = ["starting"]
         self.notes: list[str] = []
@@ -116,9 +115,8 @@ class _Controller:
             while not stop.asked.is_set():
                 await self._turn()
                 await self._rest(stop)
-            if self.leading:
-                with contextlib.suppress(ApiError):
-                    await self.lease.release()
+            with contextlib.suppress(ApiError):
+                await self.lease.release()
         finally:
             await health.close()
             for listener in sockets:
@@ -133,27 +131,36 @@ class _Controller:
 
     async def _turn(self) -> None:
         """Look once: whether we lead, and if so what is to be done. What fails is told, and tried again next time."""
+        # Whoever holds the Lease must be done, or give up, before another may take it.
+        limit = self.config.lease * 2 / 3
+        leads = False
         try:
-            # Whoever holds the Lease must be done, or give up, before another may take it.
-            async with asyncio.timeout(self.config.lease * 2 / 3):
-                self._lead(await self.lease.hold())
-                if self.leading:
+            async with asyncio.timeout(limit):
+                leads = await self.lease.hold()
+                self._lead(leads)
+                if leads:
                     await self._look()
             self.reasons = []
         except ApiError as error:
-            if error.status == 409:
-                return  # somebody else wrote first: look again
-            self._fail(_plain(error))
+            if error.status != 409:  # then somebody else wrote first: look again
+                self._fail(_plain(error), leads=leads)
         except TimeoutError:
-            self._fail("the API server is too slow to lead with")
+            slow = "the API server is slow, or replicas do not answer" if leads else "the API server is slow"
+            self._fail(f"a look took longer than the {limit:g} s that a leader has: {slow}", leads=leads)
 
     async def _look(self) -> None:
+        await self.events.send()
         notes = await self.configurations.read()
         notes += self.configurations.missing()
-        waits = await self.certificates.look(self.configurations) if self.config.certificates else ""
-        notes += await self.rulebook.look(self.configurations)
-        if waits:
-            notes.append(f"waiting for {waits}")
+        failures = []
+        # Neither waits for the other to be possible.
+        for keeper in self.keepers:
+            try:
+                notes += await keeper.look(self.configurations)
+            except ApiError as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
         for note in notes:
             if note not in self.notes:
                 self.log.info("note", note=note)
@@ -169,11 +176,14 @@ class _Controller:
         self.leading = leading
         self.metrics.leader.set(int(leading))
 
-    def _fail(self, reason: str) -> None:
+    def _fail(self, reason: str, *, leads: bool) -> None:
         if self.reasons != [reason]:
             self.log.warning("look-failed", reason=reason)
         self.reasons = [reason]
-        self.metrics.looks.labels("failed").inc()
+        if self.leading:
+            self.metrics.looks.labels("failed").inc()
+        # Whoever cannot renew the Lease must think that another has it.
+        self._lead(leads)
 
 
 def _plain(error: ApiError) -> str:

@@ -11,6 +11,9 @@ from typing import Any, Final
 from noisegate.cluster.connection import ApiError
 from noisegate.control.api import Api
 
+MOST_FOREIGN: Final = 10
+"""For so many times as long as our own Lease a foreign one is believed to hold, whatever it says: a mistake locks nobody out."""
+
 
 class Lease:
     """One candidate's view of the Lease.
@@ -54,7 +57,7 @@ class Lease:
             version = lease["metadata"]["resourceVersion"]
             if version != self._seen:
                 self._seen, self._since = version, self._clock()
-            lasts = float(spec.get("leaseDurationSeconds") or self._seconds)
+            lasts = min(float(spec.get("leaseDurationSeconds") or self._seconds), MOST_FOREIGN * self._seconds)
             if holder not in {"", self._identity} and self._clock() - self._since < lasts:
                 return False
             await self._write(lease, self._spec(spec, taken=holder != self._identity))

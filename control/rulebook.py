@@ -14,7 +14,7 @@ from noisegate.webhook.rules import Rules
 from noisegate.webhook.world import shipped_rules
 
 KEY: Final = "mutations.yaml"
-"""In the ConfigMap; absent: the rules that noisegate ships."""
+"""In the ConfigMap; where that is there without it: the rules that noisegate ships."""
 
 
 class Rulebook:
@@ -43,6 +43,7 @@ class Rulebook:
         self._api: Final = api
         self._path: Final = f"/api/v1/namespaces/{namespace}/configmaps/{name}"
         self._shipped: Final = Path(shipped_rules()).read_text()
+        self._name: Final = name
         self._about: Final[Object] = {"apiVersion": "v1", "kind": "ConfigMap", "name": name}
         self._narrow_after: Final = narrow_after
         self._events: Final = events
@@ -60,9 +61,13 @@ class Rulebook:
             ApiError: The API server does not answer, refuses, or somebody was faster (409): look again.
         """
         value = await self._api.get(self._path)
-        text = ((value or {}).get("data") or {}).get(KEY)
-        await self._take(self._shipped if text is None else str(text))
-        wrong = [f"the newest rules are refused: {self._refused}"] if self._refused else []
+        if value is None:
+            # What replicas have mounted stays when its ConfigMap is deleted.
+            wrong = [f"there is no ConfigMap {self._name}; the rules before stay"]
+        else:
+            text = (value.get("data") or {}).get(KEY)
+            await self._take(self._shipped if text is None else str(text))
+            wrong = [f"the newest rules are refused: {self._refused}"] if self._refused else []
         if self._rules is None:
             return wrong
         narrow = self._clock() - self._since >= self._narrow_after

@@ -6,6 +6,7 @@ from typing import Final
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -65,9 +66,11 @@ def test_nothing_there_at_all() -> None:
     assert made.reason == "AuthorityMade"
     assert made.authority is not None
     there = Seen(made.authority, None, bundles=(b"",))
-    assert next_step(there, NOW, SETTINGS)[:3] == (
+    written = next_step(there, NOW, SETTINGS)
+    name = first(made.authority).fingerprint(hashes.SHA256())[:4].hex(":").upper()
+    assert written[:3] == (
         "CaBundleWritten",
-        "caBundle of the webhook configurations was brought to the 1 authority trusted",
+        f"caBundle of the webhook configurations was brought to the 1 authority trusted, {name}",
         None,
     )
     trusting = there._replace(bundles=(made.authority.certificates,))
@@ -116,12 +119,38 @@ def test_an_authority_that_cannot_sign_is_replaced_and_the_old_ones_stay_trusted
 
 
 def test_an_operator_may_ask() -> None:
-    """For the leaf, or for a change of the authority; during a change the wish is already granted."""
-    assert next_step(steady(wish="leaf"), NOW, SETTINGS).reason == "CertificateRenewed"
+    """For the leaf, or for a change of the authority; what is asked for during a change waits until that has ended."""
+    renewed = next_step(steady(wish="leaf"), NOW, SETTINGS)
+    assert (renewed.reason, renewed.grants) == ("CertificateRenewed", "leaf")
     begun = next_step(steady(wish="ca"), NOW, SETTINGS)
-    assert begun.reason == "AuthorityChangeBegun"
+    assert (begun.reason, begun.grants) == ("AuthorityChangeBegun", "ca")
     assert begun.authority is not None
-    assert next_step(steady(wish="ca", authority=begun.authority), NOW, SETTINGS).reason == "CaBundleWritten"
+    seen = steady(wish="ca", authority=begun.authority)
+    assert next_step(seen, NOW, SETTINGS).reason == "CaBundleWritten"
+    seen = seen._replace(bundles=(begun.authority.certificates,))
+    switched = next_step(seen, NOW, SETTINGS)
+    assert (switched.reason, switched.grants) == ("AuthorityChangeSwitched", "leaf")
+    assert switched.serving is not None
+    seen = seen._replace(
+        serving=switched.serving, beside=begun.authority.certificates, served=(first(switched.serving),)
+    )
+    finished = next_step(seen, NOW, SETTINGS)
+    assert (finished.reason, finished.grants) == ("AuthorityChangeFinished", "")
+    assert next_step(seen._replace(authority=finished.authority), NOW, SETTINGS).reason == "AuthorityChangeBegun"
+
+
+def test_each_change_is_told_in_words_of_its_own() -> None:
+    """Of two changes in a row no note is the same: an Event is not told twice."""
+    model, notes = Model(), []
+    for _ in range(2):
+        model.wish = "ca"
+        for _ in range(60):
+            notes.append(model.act().note)
+            model.pass_time()
+            model.refresh(0)
+            model.refresh(1)
+    told = [note for note in notes if note]
+    assert len(told) == len(set(told)) == 2 * len(["begun", "bundles", "switched", "finished", "bundles", "beside"])
 
 
 def test_a_change_of_the_authority_step_by_step() -> None:
@@ -230,7 +259,9 @@ class Model:
         """Do the next step; `partly`: how many entries are written before the leader dies."""
         step = next_step(self.look(), NOW, SETTINGS)
         if step.authority is not None:
-            self.authority, self.wish = step.authority, ""
+            self.authority = step.authority
+        if step.grants == self.wish:
+            self.wish = ""
         if step.bundle is not None:
             for entry in range(min(partly, len(self.bundles))):
                 if self.bundles[entry] != step.bundle:
@@ -260,7 +291,7 @@ EVENTS: Final = st.lists(
         st.tuples(st.just("learn"), st.integers(0, 3)),
         st.tuples(st.just("refresh"), st.integers(0, 1)),
         st.tuples(st.just("crash"), st.just(0)),
-        st.tuples(st.just("wish"), st.just(0)),
+        st.tuples(st.just("wish"), st.integers(0, 1)),
     ),
     max_size=40,
 )
@@ -281,7 +312,7 @@ def run(model: Model, events: list[tuple[str, int]]) -> None:
         elif what == "crash":
             model.crash()
         else:
-            model.wish = "ca"
+            model.wish = ("ca", "leaf")[number]
 
 
 @settings(deadline=None, max_examples=60)
@@ -322,11 +353,12 @@ def test_after_foreign_hands_it_comes_to_rest(
         else:
             model.serving = Pair(b"x", b"x")
     run(model, after)
-    for _ in range(60):
+    for _ in range(120):
         model.act()
         model.pass_time()
         model.refresh(0)
         model.refresh(1)
+    assert model.wish == ""
     model.writes = 0
     assert model.act() == Step()
     assert model.writes == 0
