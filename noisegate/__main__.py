@@ -8,14 +8,15 @@ from collections.abc import Sequence
 from pathlib import PurePath
 from typing import Any, Final
 
-from noisegate.cli import certs, check, controller, demo, metrics, problems, registration, webhook
+from noisegate.cli import certs, check, controller, demo, metrics, node, problems, registration, webhook
 
-COMMANDS: Final = (check, problems, demo, webhook, controller, certs, registration, metrics)
+COMMANDS: Final = (check, problems, demo, webhook, controller, node, certs, registration, metrics)
 
 ABOUT = """\
 noisegate keeps noisy neighbours apart on Kubernetes nodes. A pod says in annotations and resources what it may use of
 its node: disk bandwidth, network bandwidth, cache and memory bandwidth (RDT), SR-IOV interfaces, exclusive cores.
 The admission server refuses what cannot be meant, naming every problem and its mend, and adds what the pod needs to run.
+The enforcer on each node holds the pods to it, from the moment their containers start.
 """
 EXAMPLES = """\
 examples:
@@ -26,6 +27,8 @@ examples:
   noisegate webhook --config server.yaml
   noisegate certs issue ./certs --service noisegate.noisegate-system
   noisegate controller --kubeconfig ~/.kube/config
+  noisegate node preflight             what this node has and lacks for holding limits
+  noisegate node status                what each pod asked for, what was applied, what the kernel has
   noisegate registration --mutations mutations.yaml      the webhook configurations for these rules
   noisegate metrics                    what Prometheus sees
 

@@ -1,0 +1,388 @@
+"""What the enforcer does when the runtime, the API server or its own clock says something: the only place that joins them.
+
+Everything about one pod happens one after another, in a thread, and goes on there when whoever asked has stopped waiting; no
+two pods wait for each other.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, TypeVar
+
+from noisegate.enforcement.holder import Held, Holder
+from noisegate.enforcement.intent import intent as intents
+from noisegate.enforcement.intent.intent import Intent, asks_node, choose
+from noisegate.enforcement.intent.pods import Pods
+from noisegate.enforcement.kernel.links import GoneError
+from noisegate.enforcement.ledger import Record
+from noisegate.enforcement.metrics import KINDS, Metrics
+from noisegate.enforcement.nri.events import UNADJUSTED, Adjustment, Container, Sandbox, State, Validation
+from noisegate.enforcement.plan.network import Counters, unreached
+from noisegate.enforcement.plan.rdt import RdtAdjustment
+from noisegate.enforcement.rdt import NodeRdt
+from noisegate.enforcement.refusal import Refusal
+from noisegate.enforcement.report.events import Events, Pod
+from noisegate.enforcement.status import PodStatus
+from noisegate.isolation.asked import Kind
+from noisegate.service.log import Log
+
+T = TypeVar("T")
+
+THREADS: Final = 8
+"""Pods that are worked on at the same moment; each needs milliseconds."""
+_GONE: Final = frozenset({State.STOPPED})
+_MOVES: Final = {"ingress": "receives", "egress": "sends"}
+
+
+class Enforcer:
+    """Holds the pods of a node: an `nri.events.Handler`. To be used in one event loop.
+
+    Args:
+        plugin: Our name among NRI's plugins, with the index: `10-noisegate`.
+        holder: Does it.
+        rdt: Of this node.
+        excluded: Namespaces that are left alone.
+        metrics: Where it is counted.
+        log: Where it is told.
+        events: Where users are told; None: there is no API server.
+    """
+
+    def __init__(
+        self,
+        plugin: str,
+        holder: Holder,
+        rdt: NodeRdt,
+        excluded: Sequence[str],
+        metrics: Metrics,
+        log: Log,
+        events: Events | None,
+    ) -> None:
+        self.holder: Final = holder
+        self.rdt: Final = rdt
+        self.pods: Pods | None = None
+        self.trouble: Final[dict[str, dict[Kind, Refusal]]] = {}
+        self.skipped: Final[dict[str, Intent]] = {}
+        self._plugin: Final = plugin
+        self._excluded: Final = frozenset(excluded)
+        self._metrics: Final = metrics
+        self._log: Final = log
+        self._events: Final = events
+        self._threads: Final = ThreadPoolExecutor(THREADS, thread_name_prefix="pod")
+        self._turns: Final[defaultdict[str, asyncio.Lock]] = defaultdict(asyncio.Lock)
+        self._waiting: Final[dict[str, int]] = {}
+        self._counters: Final[dict[str, Counters]] = {}
+        self._tasks: Final[set[asyncio.Future[Any]]] = set()
+
+    # What the runtime says.
+
+    async def synchronize(self, sandboxes: Sequence[Sandbox], containers: Sequence[Container]) -> None:
+        """Hold every pod that asks, as it is now, and undo what is left of pods that are gone."""
+        by_sandbox: dict[str, list[Container]] = defaultdict(list)
+        for container in containers:
+            if container.state not in _GONE:
+                by_sandbox[container.sandbox].append(container)
+        there = {sandbox.uid for sandbox in sandboxes}
+        async with asyncio.TaskGroup() as group:
+            for sandbox in sandboxes:
+                intent = self._intent(sandbox)
+                if intent is not None:
+                    group.create_task(self._guarded(self._take(intent, sandbox, by_sandbox[sandbox.id])))
+            for record in self.holder.ledger.all():
+                if record.uid not in there:
+                    group.create_task(self._guarded(self._release(record)))
+        await self.collect()
+
+    async def run_pod_sandbox(self, sandbox: Sandbox) -> None:
+        """Shape the pod's network, and put what is known of its disks in force."""
+        intent = self._intent(sandbox)
+        if intent is not None:
+            self._refuse(await self._take(intent, sandbox, ()))
+
+    async def create_container(self, sandbox: Sandbox, container: Container) -> Adjustment:
+        """Hold everything that the container asks for, before it is made."""
+        intent = self._intent(sandbox)
+        if intent is None:
+            return UNADJUSTED
+        held = await self._take(intent, sandbox, (container,))
+        adjustment = UNADJUSTED
+        try:
+            adjustment = _adjustment(await self._off_loop(self._class_of, intent, container))
+        except Refusal as refusal:
+            self._tell(intent, "rdt", refusal)
+            held = Held({**held.refusals, "rdt": refusal}, held.written)
+        self._refuse(held)
+        return adjustment
+
+    async def update_container(self, sandbox: Sandbox, container: Container) -> None:  # noqa: ARG002  (a handler's form)
+        """Look at the pod soon: whoever changes a container's resources may change its pod's."""
+        if self.holder.ledger.get(sandbox.uid) is not None:
+            self.look_at(sandbox.uid)
+
+    async def stop_container(self, sandbox: Sandbox, container: Container) -> None:
+        """Do nothing: a container's limits are its pod's."""
+
+    async def stop_pod_sandbox(self, sandbox: Sandbox) -> None:
+        """Take our parts off the pod's network while they are still there."""
+        if self.holder.ledger.get(sandbox.uid) is not None:
+            await self._quietly(sandbox.uid, self.holder.unshape, sandbox.uid, sandbox.id)
+
+    async def remove_pod_sandbox(self, sandbox: Sandbox) -> None:
+        """Undo what is left, and forget the pod."""
+        if self.holder.ledger.get(sandbox.uid) is not None:
+            await self._quietly(sandbox.uid, self.holder.release, sandbox.uid, sandbox.id)
+            self._drop_if_gone(sandbox.uid)
+
+    async def validate(self, validation: Validation) -> None:
+        """Refuse a container that asks and would start otherwise than it was held: not asked of us, or adjusted by another."""
+        intent = self._intent(validation.sandbox)
+        if intent is None or not intent.kinds:
+            return
+        container, proposed, owners = validation.container, validation.adjustment, validation.owners
+        record = self.holder.ledger.get(intent.uid)
+        if record is None or container.name not in {one.name for one in record.containers}:
+            told = f"container {container.name} asks for limits that nobody put in force"
+            raise Refusal("NotHeld", told, "create it again; if this stays, see the enforcer's log")
+        wanted = await self._off_loop(self._class_of, intent, container)
+        for what, mine, theirs, owner in (
+            ("clos_id", wanted.clos_id, proposed.clos_id, owners.clos_id),
+            ("rdt_class", wanted.rdt_class, proposed.rdt_class, owners.rdt_class),
+        ):
+            if mine and (theirs != mine or owner != self._plugin):
+                told = f"{what} of container {container.name} would be {theirs or 'none'} by plugin {owner or 'nobody'} instead of {mine}"
+                raise Refusal("AdjustmentChanged", told, "take the other plugin's RDT setting away")
+        if wanted.clos_id and owners.schemata:
+            told = f"plugin {owners.schemata} would change the schemata of {wanted.clos_id}"
+            raise Refusal("AdjustmentChanged", told, "take the other plugin's RDT setting away")
+
+    # What the API server says, and what nobody says.
+
+    def look_at(self, uid: str) -> None:
+        """Hold a pod anew, soon: it asks for something else now, or somebody may have changed what it was held to."""
+        task = asyncio.ensure_future(self._guarded(self.look(uid)))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def look(self, uid: str) -> None:
+        """Hold a pod anew that is held already; what had to be written without being asked for anew was drift."""
+        record = self.holder.ledger.get(uid)
+        if record is None:
+            return
+        sandbox = intents.Sandbox(uid, record.namespace, record.name, record.intent.annotations, not record.netns)
+        intent = self._chosen(sandbox, record)
+        asked_anew = intent.remembered() != record.intent
+        held = await self._alone(uid, self.holder.renew, intent)
+        self._note(intent, held)
+        for kind, number in held.written.items():
+            if asked_anew:
+                self._log.info("limits-changed", pod=f"{intent.namespace}/{intent.name}", uid=uid, kind=kind)
+            else:
+                self._metrics.repairs.labels(kind).inc(number)
+                self._log.warning("drift-repaired", pod=f"{intent.namespace}/{intent.name}", uid=uid, kind=kind)
+
+    async def collect(self) -> None:
+        """Take away what bears our mark on this node and belongs to no pod."""
+        try:
+            removed = await self._off_loop(self._collect)
+        except Refusal as refusal:
+            self._log.warning("not-collected", reason=refusal.reason, told=str(refusal))
+            return
+        if removed:
+            self._log.info("collected", ifbs=removed)
+
+    async def close(self) -> None:
+        """Wait for what is under way."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+        await asyncio.to_thread(self._threads.shutdown)
+
+    async def watch_counters(self) -> None:
+        """Look whether what pods send and receive passes the classes that should hold it."""
+        for record in self.holder.ledger.all():
+            if record.network is None:
+                continue
+            try:
+                now = await self._off_loop(self.holder.shaper.counters, record.network.interface, record.network.ifb)
+            except (GoneError, Refusal):
+                self._counters.pop(record.uid, None)
+                continue
+            before = self._counters.get(record.uid)
+            self._counters[record.uid] = now
+            for direction in unreached(before, now) if before is not None else ():
+                told = f"what the pod {_MOVES[direction]} passes the class that holds its {direction}: something on {record.network.interface.name} takes the frames another way"
+                self._event(
+                    record,
+                    "NetworkLimitPassedBy",
+                    f"{told} (see eBPF programs and filters: tc filter show, bpftool net)",
+                )
+
+    async def status(self) -> list[PodStatus]:
+        """Return what each pod that is known asked for, what was applied, and what the kernel has now."""
+        found = [await self._off_loop(self.holder.status, record) for record in self.holder.ledger.all()]
+        for one in found:
+            skipped = self.skipped.get(one.uid)
+            one.skipped = [str(problem) for problem in skipped.problems] if skipped is not None else []
+            one.trouble = [f"{kind}: {refusal}" for kind, refusal in self.trouble.get(one.uid, {}).items()]
+        return sorted(found, key=lambda one: (one.namespace, one.name, one.uid))
+
+    def classes_in_use(self) -> set[str]:
+        """Return the RDT classes that containers were put into."""
+        return {one.rdt_class for record in self.holder.ledger.all() for one in record.containers if one.rdt_class}
+
+    def count(self) -> None:
+        """Count the pods that are held, by kind."""
+        numbers = dict.fromkeys(KINDS, 0)
+        for record in self.holder.ledger.all():
+            numbers["disk"] += bool(record.io)
+            numbers["network"] += record.network is not None
+            numbers["rdt"] += any(one.rdt_class for one in record.containers)
+        for kind, number in numbers.items():
+            self._metrics.pods.labels(kind).set(number)
+
+    def _intent(self, sandbox: Sandbox) -> Intent | None:
+        """Return what a pod asks for; None: nothing, and it is held to nothing. Plain pods end here."""
+        if sandbox.namespace in self._excluded:
+            return None
+        record = self.holder.ledger.get(sandbox.uid)
+        known = intents.Sandbox(
+            sandbox.uid, sandbox.namespace, sandbox.name, sandbox.annotations, host_network=not sandbox.netns
+        )
+        watched = self.pods.get(known) if self.pods is not None else None
+        if record is None and not asks_node(sandbox.annotations) and (watched is None or not watched.annotations):
+            return None
+        return self._chosen(known, record)
+
+    def _chosen(self, sandbox: intents.Sandbox, record: Record | None) -> Intent:
+        watched = self.pods.get(sandbox) if self.pods is not None else None
+        intent = choose(sandbox, watched, record.intent if record is not None else None)
+        self._skip(intent)
+        return intent
+
+    def _class_of(self, intent: Intent, container: Container) -> RdtAdjustment:
+        request = intent.asked.rdt
+        return self.rdt.adjust(request.class_of(container.name) if request is not None else None)
+
+    async def _take(self, intent: Intent, sandbox: Sandbox, containers: Sequence[Container]) -> Held:
+        held = await self._alone(intent.uid, self.holder.take, intent, sandbox, containers)
+        self._note(intent, held)
+        return held
+
+    async def _release(self, record: Record) -> None:
+        self._log.info("orphan", pod=f"{record.namespace}/{record.name}", uid=record.uid)
+        await self._quietly(record.uid, self.holder.release, record.uid)
+        self._drop_if_gone(record.uid)
+
+    async def _guarded(self, work: Awaitable[object]) -> None:
+        """See that a fault of ours with one pod keeps no other from what it asks for."""
+        try:
+            await work
+        except Exception as error:  # noqa: BLE001
+            self._log.fault("pod-failed", cause=error)
+
+    def _collect(self) -> list[str]:
+        known = {record.network.ifb for record in self.holder.ledger.all() if record.network is not None}
+        removed: list[str] = []
+        for trace in self.holder.shaper.ours():
+            if trace.ifb not in known and not (trace.ifb == "" and self._is_held(trace.interface)):
+                self.holder.shaper.remove(trace.interface, trace.ifb)
+                removed.append(trace.ifb or (trace.interface.name if trace.interface else ""))
+        return removed
+
+    def _is_held(self, interface: object) -> bool:
+        return any(record.network and record.network.interface == interface for record in self.holder.ledger.all())
+
+    # One pod after another.
+
+    async def _alone(self, uid: str, work: Callable[..., T], *args: object) -> T:
+        """Do blocking work of a pod when nothing else of it is done; it goes on when its caller is cancelled."""
+
+        async def turn() -> T:
+            self._waiting[uid] = self._waiting.get(uid, 0) + 1
+            try:
+                async with self._turns[uid]:
+                    return await self._off_loop(work, *args)
+            finally:
+                self._waiting[uid] -= 1
+                if not self._waiting[uid]:
+                    del self._waiting[uid], self._turns[uid]
+
+        task = asyncio.ensure_future(turn())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return await asyncio.shield(task)
+
+    async def _off_loop(self, work: Callable[..., T], *args: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *args)
+
+    async def _quietly(self, uid: str, work: Callable[..., None], *args: object) -> None:
+        """Undo something: what fails is tried again with the next look, and holds nobody's end up."""
+        try:
+            await self._alone(uid, work, *args)
+        except Refusal as refusal:
+            self._log.warning("not-undone", uid=uid, reason=refusal.reason, told=str(refusal))
+
+    # Who is told.
+
+    def _note(self, intent: Intent, held: Held) -> None:
+        before = self.trouble.pop(intent.uid, {})
+        if held.refusals:
+            self.trouble[intent.uid] = dict(held.refusals)
+        for kind, refusal in held.refusals.items():
+            was = before.get(kind)
+            if was is None or str(was) != str(refusal):
+                self._metrics.failures.labels(kind).inc()
+            self._tell(intent, kind, refusal)
+
+    def _skip(self, intent: Intent) -> None:
+        if not intent.problems:
+            self.skipped.pop(intent.uid, None)
+            return
+        known = self.skipped.get(intent.uid)
+        self.skipped[intent.uid] = intent
+        if known is not None and known.problems == intent.problems:
+            return
+        for kind in sorted(intent.asked.bad & set(KINDS)):
+            self._metrics.skipped.labels(kind).inc()
+        for problem in intent.problems:
+            self._event(intent, "RequestMalformed", f"{problem}; this part is left out on the node, the rest is held")
+
+    def _tell(self, intent: Intent, kind: Kind, refusal: Refusal) -> None:
+        self._log.limited(
+            "not-held",
+            pod=f"{intent.namespace}/{intent.name}",
+            uid=intent.uid,
+            kind=kind,
+            reason=refusal.reason,
+            told=str(refusal),
+        )
+        self._event(intent, refusal.reason, str(refusal))
+
+    def _event(self, about: Intent | Record, reason: str, note: str) -> None:
+        if self._events is not None:
+            self._events.tell(Pod(about.namespace, about.name, about.uid), reason, note)
+
+    def _refuse(self, held: Held) -> None:
+        """Refuse a start with everything that this node cannot hold.
+
+        Raises:
+            Refusal: If there is anything.
+        """
+        for kind in held.refusals:
+            self._metrics.refusals.labels(kind).inc()
+        if len(held.refusals) == 1:
+            raise next(iter(held.refusals.values()))
+        if held.refusals:
+            told = "; ".join(f"{kind}: {refusal}" for kind, refusal in held.refusals.items())
+            raise Refusal("NotHeld", told)
+
+    def _drop_if_gone(self, uid: str) -> None:
+        if self.holder.ledger.get(uid) is None:
+            self.trouble.pop(uid, None)
+            self.skipped.pop(uid, None)
+            self._counters.pop(uid, None)
+
+
+def _adjustment(rdt: RdtAdjustment) -> Adjustment:
+    if rdt.clos_id:
+        return Adjustment(clos_id=rdt.clos_id)
+    return Adjustment(rdt_class=rdt.rdt_class) if rdt.rdt_class else UNADJUSTED

@@ -1,0 +1,290 @@
+"""Makes true what a pod asks for: looks, plans, writes down what is about to be done and what stood there before, does it.
+
+Blocking, one pod at a time; called in threads. Whoever dies in between leaves a record from which the next start does the
+same again, or undoes it.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
+from typing import Final, NamedTuple
+
+import msgspec
+
+from noisegate.enforcement.actions import UNLIMITED, UNSHAPED, Device, IoLimits, Rates, SetIo
+from noisegate.enforcement.intent.intent import Intent
+from noisegate.enforcement.kernel.cgroup import CgroupTree, check_own
+from noisegate.enforcement.kernel.links import GoneError, Links
+from noisegate.enforcement.kernel.shaper import Shaper
+from noisegate.enforcement.ledger import IoSet, Ledger, Placed, Record, Shaped
+from noisegate.enforcement.nri.events import Container, Sandbox
+from noisegate.enforcement.places import Places
+from noisegate.enforcement.plan import disk, network
+from noisegate.enforcement.refusal import Refusal
+from noisegate.enforcement.status import DeviceStatus, NetworkStatus, PodStatus
+from noisegate.isolation import asked
+from noisegate.isolation.asked import Kind
+from noisegate.isolation.problems import Findings
+
+_NOWHERE: Final = 0
+"""No inode has this number."""
+
+
+class Held(NamedTuple):
+    """What came of holding one pod.
+
+    Attributes:
+        refusals: By kind, why it is not as the pod asks.
+        written: By kind, what had to be written because it did not stand so already.
+    """
+
+    refusals: Mapping[Kind, Refusal] = {}
+    written: Mapping[Kind, int] = {}
+
+
+class Holder:
+    """Holds pods to what they ask for.
+
+    Args:
+        cgroups: The node's cgroup tree.
+        links: Finds the interfaces of pods.
+        shaper: Shapes them.
+        places: Finds the devices of volumes.
+        ledger: Remembers.
+        enforced: Kinds that this node holds.
+    """
+
+    def __init__(
+        self,
+        cgroups: CgroupTree,
+        links: Links,
+        shaper: Shaper,
+        places: Places,
+        ledger: Ledger,
+        enforced: Collection[Kind],
+    ) -> None:
+        self.cgroups: Final = cgroups
+        self.shaper: Final = shaper
+        self.ledger: Final = ledger
+        self._links: Final = links
+        self._places: Final = places
+        self._enforced: Final = enforced
+
+    def take(self, intent: Intent, sandbox: Sandbox, containers: Iterable[Container] = ()) -> Held:
+        """Hold a pod whose sandbox runs, with those of its containers that are there or about to be.
+
+        What an earlier sandbox of the pod left is undone first: its interface has gone, its cgroup may be another.
+
+        Args:
+            intent: What it asks for.
+            sandbox: As the runtime knows it.
+            containers: Each is placed anew; others of the pod stay where they are.
+        """
+        record = self._of(intent, sandbox)
+        refusals: dict[Kind, Refusal] = {}
+        # By name: what a container had stays limited until it is made again, or the pod goes.
+        placed = {one.name: one for one in record.containers}
+        for container in containers:
+            try:
+                places = self._places.of(intent, container)
+            except Refusal as refusal:
+                refusals["disk"] = refusal
+                continue
+            choice = intent.asked.rdt.class_of(container.name) if intent.asked.rdt else None
+            rdt_class = choice.rdt_class if choice is not None and choice.own else ""
+            placed[container.name] = Placed(container.id, container.name, places, rdt_class)
+        record = msgspec.structs.replace(record, containers=tuple(placed.values()))
+        return self._hold(record, intent, refusals)
+
+    def renew(self, intent: Intent) -> Held:
+        """Hold a pod that is held already: to what it asks now, and to what somebody else may have changed."""
+        record = self.ledger.get(intent.uid)
+        if record is None:
+            return Held()
+        return self._hold(msgspec.structs.replace(record, intent=intent.remembered()), intent, {})
+
+    def unshape(self, uid: str, sandbox: str) -> None:
+        """Take our parts of the network off a pod whose sandbox stops.
+
+        Raises:
+            Refusal: Something of it could not be taken away; the record still names it.
+        """
+        record = self.ledger.get(uid)
+        if record is not None and record.sandbox == sandbox:
+            self._unshape(record)
+
+    def release(self, uid: str, sandbox: str = "") -> None:
+        """Undo everything that was done for a pod, and forget it.
+
+        Args:
+            uid: Of the pod.
+            sandbox: Only if this is its sandbox; empty: whatever its sandbox is.
+
+        Raises:
+            Refusal: Something could not be undone; the record still names it.
+        """
+        record = self.ledger.get(uid)
+        if record is None or (sandbox and record.sandbox != sandbox):
+            return
+        record = self._unshape(record)
+        self._unlimit(record)
+        self.ledger.forget(uid)
+
+    def status(self, record: Record) -> PodStatus:
+        """Return what a pod asked for, what was applied, and what the kernel has now."""
+        said = asked.read(record.intent.annotations, Findings())
+        status = PodStatus(record.namespace, record.name, record.uid, record.intent.source)
+        places = places_of(record)
+        wanted = disk.wanted(said.disk, places)
+        observed: Mapping[Device, IoLimits] = {}
+        with suppress(Refusal):
+            observed = self.cgroups.read_io(record.cgroup)
+        for device in sorted({*wanted, *(one.device for one in record.io), *places.values()}):
+            applied = next((one.wanted for one in record.io if one.device == device), UNLIMITED)
+            entries = sorted(volume for volume, where in places.items() if where == device)
+            lines = (wanted.get(device, UNLIMITED), applied, observed.get(device, UNLIMITED))
+            status.disk.append(DeviceStatus(str(device), entries, *(limits._asdict() for limits in lines)))
+        if said.network is not None:
+            seen, name, applied_rates = UNSHAPED, "", UNSHAPED
+            if record.network is not None:
+                name, applied_rates = record.network.interface.name, record.network.rates
+                with suppress(Refusal, GoneError):
+                    seen = self.shaper.observe(record.network.interface, record.network.ifb).rates
+            rates = (network.wanted(said.network), applied_rates, seen)
+            status.network = NetworkStatus(name, *(each._asdict() for each in rates))
+        status.rdt = {one.name: one.rdt_class for one in record.containers if one.rdt_class}
+        return status
+
+    def _of(self, intent: Intent, sandbox: Sandbox) -> Record:
+        there = self.ledger.get(intent.uid)
+        if there is not None and (there.sandbox != sandbox.id or there.netns != sandbox.netns):
+            there = msgspec.structs.replace(self._unshape(there), sandbox=sandbox.id, netns=sandbox.netns)
+        if there is None or there.cgroup != sandbox.cgroup_parent:
+            there = Record(
+                uid=intent.uid,
+                namespace=intent.namespace,
+                name=intent.name,
+                intent=intent.remembered(),
+                sandbox=sandbox.id,
+                cgroup=sandbox.cgroup_parent,
+                inode=_NOWHERE,
+                netns=sandbox.netns,
+            )
+        return msgspec.structs.replace(there, intent=intent.remembered())
+
+    def _hold(self, record: Record, intent: Intent, refusals: dict[Kind, Refusal]) -> Held:
+        enforced = self._enforced
+        written: dict[Kind, int] = {}
+        steps: tuple[tuple[Kind, Callable[[Record, Intent], tuple[Record, int]]], ...] = (
+            ("disk", self._hold_disk),
+            ("network", self._hold_network),
+        )
+        for kind, step in steps:
+            if kind not in enforced and kind in intent.kinds:
+                told = f"{kind} limits are not held on this node"
+                refusals.setdefault(kind, Refusal("NotEnforced", told, "see noisegate node preflight"))
+                continue
+            try:
+                record, written[kind] = step(record, intent)
+            except Refusal as refusal:
+                refusals.setdefault(kind, refusal)
+                record = self.ledger.get(record.uid) or record
+        return Held(refusals, {kind: number for kind, number in written.items() if number})
+
+    def _hold_disk(self, record: Record, intent: Intent) -> tuple[Record, int]:
+        request = intent.asked.disk
+        if request is None and not record.io:
+            self.ledger.put(record)
+            return record, 0
+        check_own(record.cgroup, record.uid)
+        inode = self.cgroups.identity(record.cgroup)
+        if inode != record.inode:
+            # Another cgroup of the same name: nothing that was written into the old one stands in it.
+            record = msgspec.structs.replace(record, inode=inode, io=())
+        observed = self.cgroups.read_io(record.cgroup)
+        before = {one.device: one.before for one in record.io}
+        wanted = disk.wanted(request, places_of(record))
+        actions = disk.plan(record.cgroup, wanted, observed, before)
+        lines = disk.owned(actions, observed, before)
+        record = _with_io(record, lines, wanted)
+        self.ledger.put(record)
+        self._write(actions, observed, record.uid)
+        # What is back to what stood before us is no longer ours.
+        record = _with_io(record, disk.held(wanted, lines), wanted)
+        self.ledger.put(record)
+        return record, len(actions)
+
+    def _write(self, actions: Iterable[SetIo], observed: Mapping[Device, IoLimits], uid: str) -> None:
+        """Carry out all actions, or none of them."""
+        done: list[SetIo] = []
+        try:
+            for action in actions:
+                done.append(action)
+                self.cgroups.write_io(action, uid)
+        except Refusal:
+            for action in reversed(done):
+                before = observed.get(action.device, UNLIMITED)
+                if self.cgroups.read_io(action.cgroup).get(action.device, UNLIMITED) != before:
+                    self.cgroups.write_io(action._replace(limits=before), uid)
+            raise
+
+    def _hold_network(self, record: Record, intent: Intent) -> tuple[Record, int]:
+        rates = network.wanted(intent.asked.network)
+        if rates == UNSHAPED:
+            changed = record.network is not None
+            record = self._unshape(record)
+            self.ledger.put(record)
+            return record, int(changed)
+        try:
+            return self._shape(record, rates)
+        except GoneError as error:
+            told = f"network limits cannot be held: {error}"
+            raise Refusal("NetworkGone", told, "the pod is ending, or gets another sandbox") from error
+
+    def _shape(self, record: Record, rates: Rates) -> tuple[Record, int]:
+        interface = self._links.find(record.netns)
+        if record.network is not None and record.network.interface != interface:
+            record = self._unshape(record)
+        ifb = network.ifb_name(record.sandbox)
+        seen = self.shaper.observe(interface, ifb)
+        refused = network.judge(interface, rates, seen)
+        if refused is not None:
+            raise refused
+        record = msgspec.structs.replace(record, network=Shaped(interface, ifb, rates))
+        self.ledger.put(record)
+        actions = network.plan(interface, ifb, rates, seen)
+        for action in actions:
+            self.shaper.apply(action)
+        return record, len(actions)
+
+    def _unshape(self, record: Record) -> Record:
+        shaped = record.network
+        if shaped is not None:
+            self.shaper.remove(shaped.interface, shaped.ifb)
+            record = msgspec.structs.replace(record, network=None)
+            self.ledger.put(record)
+        return record
+
+    def _unlimit(self, record: Record) -> None:
+        """Bring io.max back to what it was, if the cgroup is still the same one."""
+        if not record.io:
+            return
+        try:
+            if self.cgroups.identity(record.cgroup) != record.inode:
+                return
+            observed = self.cgroups.read_io(record.cgroup)
+            before = {one.device: one.before for one in record.io}
+            for action in disk.undo(record.cgroup, observed, before):
+                self.cgroups.write_io(action, record.uid)
+        except Refusal as refusal:
+            if refusal.reason != "CgroupGone":
+                raise
+
+
+def places_of(record: Record) -> dict[str, Device]:
+    """Return the device of each volume that a container of the pod has."""
+    return {volume: device for one in record.containers for volume, device in one.places.items()}
+
+
+def _with_io(record: Record, before: Mapping[Device, IoLimits], wanted: Mapping[Device, IoLimits]) -> Record:
+    lines = tuple(IoSet(device, before[device], wanted.get(device, before[device])) for device in sorted(before))
+    return msgspec.structs.replace(record, io=lines)
