@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from errno import errorcode
 from pathlib import Path
-from typing import Final, Literal, NamedTuple, Self
+from typing import Final, NamedTuple, Self
 from urllib.parse import quote
 
 import msgspec
@@ -29,9 +29,6 @@ MOST_DAMAGED: Final = 16
 """Files kept in `damaged/`."""
 LARGEST: Final = 4 << 20
 """Bytes of a file: annotations are at most 256 KiB together, and JSON may escape every byte of them."""
-
-Made = Literal["clsact", "ingress", "filter", "ifb", "htb"]
-"""What of a shaped interface is ours: `clsact` and `ingress` only where none was there, `htb` on the host's end."""
 
 
 class _Frozen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -53,19 +50,17 @@ class IoSet(_Frozen, frozen=True):
 
 
 class Shaped(_Frozen, frozen=True):
-    """A pod's interface under rates.
+    """A pod's interface under rates. What on it is ours bears our mark in the kernel itself.
 
     Attributes:
         interface: The host's end.
         ifb: Name of the ifb device for what the pod sends; empty: there is none.
         rates: What we set, or have set.
-        made: What of it is ours.
     """
 
     interface: Interface
     ifb: str
     rates: Rates
-    made: tuple[Made, ...]
 
 
 class Placed(_Frozen, frozen=True):

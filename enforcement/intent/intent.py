@@ -63,7 +63,7 @@ class Watched(NamedTuple):
         namespace: Its namespace.
         name: Its name.
         annotations: `kept` of them; none where it asks for nothing.
-        resource_version: Of the object; empty where it asks for nothing, so that nothing of it changes.
+        resource_version: Of the object when it was first seen to ask for this; empty where it asks for nothing.
         terminating: It is being deleted.
         mirror: It is the kubelet's image of a static pod. The pod's file says what it asks for, the image nothing.
         spec: None where it asks for nothing.

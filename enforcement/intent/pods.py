@@ -56,7 +56,7 @@ class Pods:
         self._reflector: Final = Reflector[Watched](
             kind, connection, self._compare, lambda result, reason: noted(result, mended(reason))
         )
-        self._told: dict[str, Watched] = {}
+        self._known: dict[str, Watched] = {}
 
     async def follow(self) -> None:
         """Keep them up to date, for ever."""
@@ -69,7 +69,7 @@ class Pods:
         that, so a pod of the same uid goes first, and the image must bear the pod's name (as in the kubelet's
         pkg/kubelet/pod/pod_manager.go).
         """
-        there = self._reflector.objects
+        there = self._known
         found = there.get(sandbox.uid) or there.get(f"{sandbox.namespace}/{sandbox.name}")
         return found if found is not None and found.uid == sandbox.uid else None
 
@@ -89,11 +89,17 @@ class Pods:
         return self._reflector.heard
 
     def _compare(self) -> None:
-        before, self._told = self._told, dict(self._reflector.objects)
-        for key, now in self._told.items():
+        before, self._known = self._known, dict(self._reflector.objects)
+        anew = []
+        for key, now in self._known.items():
             was = before.get(key)
-            if was is not now and _asks(was) != _asks(now):
-                self._changed(now.uid)
+            if was is not None and was._replace(resource_version=now.resource_version) == now:
+                # Its status changes every few seconds, and with it the version.
+                self._known[key] = was
+            elif now.annotations or (was is not None and was.annotations):
+                anew.append(now.uid)
+        for uid in anew:
+            self._changed(uid)
 
 
 def _key(metadata: _Meta) -> str:
@@ -117,8 +123,3 @@ def _watched(pod: _Pod) -> Watched:
         mirrored is not None,
         _decode_spec(pod.spec),
     )
-
-
-def _asks(pod: Watched | None) -> object:
-    """Return what of a pod is worth telling: one that is not known is like one that asks for nothing."""
-    return ({}, False, None) if pod is None else (pod.annotations, pod.terminating, pod.spec)

@@ -51,7 +51,7 @@ RECORD: Final = Record(
     inode=1234,
     netns="/run/netns/x",
     io=(IoSet(DISK, UNLIMITED, IoLimits(wbps=4 << 20, wiops=1024)),),
-    network=Shaped(Interface(7, "veth7"), "ng7f3a4c52", Rates(50_000_000, None), ("clsact", "filter", "ifb", "htb")),
+    network=Shaped(Interface(7, "veth7"), "ng7f3a4c52", Rates(50_000_000, None)),
     containers=(Placed("c1", "app", {"data": DISK}, "gold"),),
 )
 

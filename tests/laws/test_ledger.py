@@ -35,13 +35,7 @@ records = st.builds(
     netns=texts,
     io=st.lists(st.builds(IoSet, devices, limits, limits), max_size=3).map(tuple),
     network=st.none()
-    | st.builds(
-        Shaped,
-        st.builds(Interface, numbers, texts),
-        texts,
-        st.builds(Rates, amounts, amounts),
-        st.lists(st.sampled_from(["clsact", "ingress", "filter", "ifb", "htb"]), max_size=4).map(tuple),
-    ),
+    | st.builds(Shaped, st.builds(Interface, numbers, texts), texts, st.builds(Rates, amounts, amounts)),
     containers=st.lists(
         st.builds(Placed, texts, texts, st.dictionaries(texts, devices, max_size=2), texts), max_size=3
     ).map(tuple),
