@@ -1,0 +1,1 @@
+"""What the cluster is told of this node and its pods: Events, labels and a condition."""
