@@ -17,6 +17,15 @@ from noisegate.isolation.asked import Kind
 KINDS: Final[tuple[Kind, ...]] = ("disk", "network", "rdt")
 OUTCOMES: Final = ("ok", "refused", "late", "failed")
 """Of a call of the runtime: answered; refused with a reason; refused because its time was over; a fault of ours."""
+EVENTS: Final = (
+    "Synchronize",
+    "RunPodSandbox",
+    "StopPodSandbox",
+    "RemovePodSandbox",
+    "CreateContainer",
+    "UpdateContainer",
+    "ValidateContainerAdjustment",
+)
 HOLD_SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 1.5)
 """The runtime waits 2 seconds by default, and we refuse at 1.5."""
 
@@ -50,6 +59,10 @@ class Metrics:
         for kind in KINDS:
             for metric in (self.pods, self.refusals, self.skipped, self.repairs, self.failures, self.passed):
                 metric.labels(kind)
+
+        for event in EVENTS:
+            for outcome in OUTCOMES:
+                self.calls.labels(event, outcome)
 
     def text(self) -> bytes:
         """Return all metrics in Prometheus' text format."""

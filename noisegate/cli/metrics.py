@@ -1,4 +1,4 @@
-"""`noisegate metrics`: every metric of both programs; `docs/metrics.md` is the same in Markdown."""
+"""`noisegate metrics`: every metric of all programs; `docs/metrics.md` is the same in Markdown."""
 
 import argparse
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
 TEXT = """\
-List what Prometheus sees of the admission server and of the controller: names, types, labels, and what they mean.
+List what Prometheus sees of the admission server, of the controller and of the node enforcer: names, types, labels, and what they mean.
 
 example:
   noisegate metrics
@@ -38,7 +38,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     """Add the command `metrics`."""
     parser = subparsers.add_parser(
         "metrics",
-        help="list the metrics of both programs",
+        help="list the metrics of all programs",
         description=TEXT,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -48,7 +48,11 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(args: argparse.Namespace) -> int:
     """Print the metrics; return the exit code, 0."""
-    programs = {"noisegate webhook": rows(webhook()), "noisegate controller": rows(controller())}
+    programs = {
+        "noisegate webhook": rows(webhook()),
+        "noisegate controller": rows(controller()),
+        "noisegate node run": rows(node()),
+    }
     if args.markdown:
         print(markdown(programs), end="")
         return 0
@@ -78,6 +82,13 @@ def controller() -> "CollectorRegistry":
     return Metrics().registry
 
 
+def node() -> "CollectorRegistry":
+    """Return the registry of a node enforcer that has just started."""
+    from noisegate.enforcement.metrics import Metrics  # noqa: PLC0415
+
+    return Metrics().registry
+
+
 def rows(registry: "CollectorRegistry") -> list[Row]:
     """Return the metrics of a registry, by name; those about the process last."""
     return sorted(_rows(registry), key=lambda row: (row.name.startswith(PROCESS), row.name))
@@ -95,7 +106,7 @@ def markdown(programs: dict[str, list[Row]]) -> str:
     lines = [
         "# Metrics",
         "",
-        "Both programs answer `/metrics` on their health port (8080 the webhook, 8081 the controller). Units are base units,",
+        "Each program answers `/metrics` on its health port (8080 the webhook, 8081 the controller, 8082 the enforcer). Units are base units,",
         "no label grows with what clients send, and what is known from the start is there from the start, with zero.",
         "",
         "This page is made from the code: `make docs`.",

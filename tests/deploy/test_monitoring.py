@@ -11,7 +11,9 @@ import yaml
 from noisegate.cli import metrics
 
 FOLDER: Final = Path(__file__).parents[2] / "deploy" / "monitoring"
-KNOWN: Final = {row.name for registry in (metrics.webhook(), metrics.controller()) for row in metrics.rows(registry)}
+KNOWN: Final = {
+    row.name for registry in (metrics.webhook(), metrics.controller(), metrics.node()) for row in metrics.rows(registry)
+}
 _NAME: Final = re.compile(r"\b(?:noisegate|process)_[a-z_]+")
 
 
