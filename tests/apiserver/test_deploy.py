@@ -1,21 +1,26 @@
 """deploy/: installed by the real kubectl, and what is in it fits together."""
 
+import base64
 import copy
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
+import trustme
 import yaml
 from controlplane import ControlPlane, start
+from installed import PATHS
 
+from noisegate.__main__ import main
 from noisegate.webhook.settings import Settings
 
 pytestmark = pytest.mark.apiserver
 
 DEPLOY: Final = Path(__file__).parents[2] / "deploy"
-OVERLAYS: Final = ("base", "overlays/mtls", "overlays/cert-manager", "overlays/sriov-ignore")
+OVERLAYS: Final = ("base", "overlays/example", "overlays/mtls", "overlays/cert-manager", "overlays/sriov-ignore")
 FOREIGN: Final = ("cert-manager.io/v1", "monitoring.coreos.com/v1")
 """Kinds that others bring; a definition without a schema stands in for them."""
 
@@ -29,6 +34,7 @@ def _cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]
             ("cert-manager.io", "Issuer", "issuers"),
             ("cert-manager.io", "Certificate", "certificates"),
             ("monitoring.coreos.com", "ServiceMonitor", "servicemonitors"),
+            ("monitoring.coreos.com", "PodMonitor", "podmonitors"),
             ("monitoring.coreos.com", "PrometheusRule", "prometheusrules"),
         ):
             schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
@@ -64,7 +70,12 @@ def test_an_overlay_is_installed_by_one_command_and_taken_away_by_one(cluster: C
     assert (second.returncode, second.stderr) == (0, "")
     # kubectl says "configured" of every PodDisruptionBudget, whatever it changes.
     assert versions(cluster, folder) == before
-    gone = cluster.kubectl("delete", "--wait=false", "-k", folder)
+    take_away(cluster, overlay)
+
+
+def take_away(cluster: ControlPlane, overlay: str) -> None:
+    """Delete an overlay, and check that nothing stays behind."""
+    gone = cluster.kubectl("delete", "--wait=false", "-k", str(DEPLOY / overlay))
     assert gone.returncode == 0, gone.stderr
     for value in built(cluster, overlay):
         if "namespace" not in value["metadata"] and value["kind"] != "Namespace":
@@ -83,6 +94,49 @@ def test_an_overlay_is_installed_by_one_command_and_taken_away_by_one(cluster: C
         "issuers",
     ):
         cluster.kubectl("delete", kind, "--all", "-n", "noisegate-system")
+
+
+def test_an_upgrade_takes_nothing_that_is_yours(
+    cluster: ControlPlane, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Applied again, an overlay leaves its own files in force, and caBundle and the conditions of its rules as they are."""
+    shutil.copytree(DEPLOY / "base", tmp_path / "base")
+    overlay = tmp_path / "overlays" / "example"
+    shutil.copytree(DEPLOY / "overlays" / "example", overlay)
+    assert main(["registration", "--mutations", str(overlay / "mutations.yaml")]) == 0
+    (overlay / "webhooks.yaml").write_text(capsys.readouterr().out)
+    file = overlay / "kustomization.yaml"
+    text = file.read_text()
+    assert "# patches:\n#   - path: webhooks.yaml\n" in text
+    file.write_text(text.replace("# patches:\n#   - path", "patches:\n  - path"))
+    applied = cluster.kubectl("apply", "--validate=strict", "-k", str(overlay))
+    assert (applied.returncode, applied.stderr) == (0, "")
+    authority = base64.b64encode(trustme.CA().cert_pem.bytes()).decode()
+    for path in PATHS:
+        webhooks = cluster.api.get(path).body["webhooks"]
+        assert '"batch"' in str(webhooks[0]["matchConditions"])
+        trusting = [
+            {"op": "add", "path": f"/webhooks/{place}/clientConfig/caBundle", "value": authority}
+            for place in range(len(webhooks))
+        ]
+        assert cluster.api.patch(path, trusting, "application/json-patch+json").status == 200
+    before = versions(cluster, str(overlay))
+    # The next version of the base: it asks for more.
+    deployment = tmp_path / "base" / "webhook.yaml"
+    deployment.write_text(deployment.read_text().replace("cpu: 100m", "cpu: 110m"))
+    assert cluster.kubectl("apply", "-k", str(overlay)).returncode == 0
+    assert len(before.items() - versions(cluster, str(overlay)).items()) == 1
+    config = "/api/v1/namespaces/noisegate-system/configmaps/noisegate-config"
+    mine = cluster.api.get(config).body["data"]
+    assert mine == {name: (overlay / name).read_text() for name in ("server.yaml", "mutations.yaml")}
+    # The base alone, as the guide says, is another matter: its rules come back, caBundle stays.
+    assert cluster.kubectl("apply", "-k", str(tmp_path / "base")).returncode == 0
+    assert cluster.api.get(config).body["data"]["mutations.yaml"] == (DEPLOY.parent / "mutations.yaml").read_text()
+    for path in PATHS:
+        webhooks = cluster.api.get(path).body["webhooks"]
+        assert '"batch"' not in str(webhooks[0]["matchConditions"])
+        assert {webhook["clientConfig"]["caBundle"] for webhook in webhooks} == {authority}
+    take_away(cluster, "base")
 
 
 def versions(cluster: ControlPlane, folder: str) -> dict[str, str]:

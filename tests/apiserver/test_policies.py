@@ -51,14 +51,14 @@ def _status(api: Api, name: str, annotations: dict[str, str | None], sub: str = 
     return api.patch(f"/api/v1/namespaces/guarded/pods/{name}/{sub}", change, dryRun="All")
 
 
-def _bind(api: Api, name: str, annotations: dict[str, str]) -> Reply:
+def _bind(api: Api, name: str, annotations: dict[str, str], to: str = "pods/{}/binding") -> Reply:
     binding = {
         "apiVersion": "v1",
         "kind": "Binding",
         "metadata": {"name": name, "annotations": annotations},
         "target": {"apiVersion": "v1", "kind": "Node", "name": "n"},
     }
-    return api.call("POST", f"/api/v1/namespaces/guarded/pods/{name}/binding", binding)
+    return api.call("POST", f"/api/v1/namespaces/guarded/{to.format(name)}", binding)
 
 
 @pytest.mark.parametrize("key", OURS)
@@ -78,6 +78,28 @@ def test_a_status_changes_none_of_our_keys(guarded: ControlPlane, key: str) -> N
     api.delete("/api/v1/namespaces/guarded/pods/asks")
 
 
+@pytest.mark.parametrize(
+    ("sub", "spec"),
+    [
+        ("ephemeralcontainers", {"ephemeralContainers": [{"name": "e", "image": "i"}]}),
+        ("resize", {"containers": [{"name": "main", "resources": {"requests": {"cpu": "2m"}}}]}),
+    ],
+)
+def test_other_subresources_change_none_of_our_keys_either(
+    guarded: ControlPlane, namespace: str, sub: str, spec: dict[str, Any]
+) -> None:
+    """A pod is not given an annotation with a debugging container or a new size; both go through without one."""
+    value = pod(containers=[{"name": "main", "image": "i", "resources": {"requests": {"cpu": "1m"}}}])
+    value["metadata"] |= {"name": "sized", "namespace": namespace}
+    guarded.api.made(value)
+    path, kind = f"/api/v1/namespaces/{namespace}/pods/sized/{sub}", "application/strategic-merge-patch+json"
+    done = guarded.api.patch(path, {"metadata": {"annotations": {keys.DISK: "x"}}, "spec": spec}, kind)
+    # The API server takes none of the metadata that comes by these ways; should it, the policy would say no.
+    assert done.status in {200, 422}
+    assert keys.DISK not in (guarded.api.get(path).body["metadata"].get("annotations") or {})
+    assert guarded.api.patch(path, {"spec": spec}, kind).status == 200
+
+
 @pytest.mark.parametrize("key", FOREIGN)
 def test_foreign_keys_are_nobodys_business(guarded: ControlPlane, key: str) -> None:
     """Multus writes its own into the status."""
@@ -93,9 +115,10 @@ def test_the_largest_status_is_not_too_much(guarded: ControlPlane) -> None:
 
 
 @pytest.mark.parametrize("key", OURS)
-def test_a_binding_brings_none_of_our_keys(guarded: ControlPlane, key: str) -> None:
-    """With its name and the mend."""
-    reply = _bind(guarded.api, "there", {key: "x"})
+@pytest.mark.parametrize("to", ["pods/{}/binding", "bindings"])
+def test_a_binding_brings_none_of_our_keys(guarded: ControlPlane, key: str, to: str) -> None:
+    """On the way of today and on that of old; with its name and the mend."""
+    reply = _bind(guarded.api, "there", {key: "x"}, to)
     assert (reply.status, reply.body["reason"]) == (422, "Invalid")
     assert f"annotation {key} is noisegate's, and may not come with a binding" in reply.message
 
@@ -159,3 +182,30 @@ def test_the_mode_of_a_namespace_takes_a_right_of_its_own(guarded: ControlPlane)
     assert somebody.create(fresh).status == 403
     told = api.patch(path, {"metadata": {"labels": {"noisegate.io/mode": "off"}}}).message
     assert told.endswith("label noisegate.io/mode: off is no mode; allowed: warn, or no such label")
+
+
+@pytest.mark.parametrize("sub", ["status", "finalize"])
+def test_the_mode_is_guarded_on_the_side_ways_too(guarded: ControlPlane, namespace: str, sub: str) -> None:
+    """Who has the right to a namespace's status or finalizers alone may write labels by it, but not this one."""
+    api, somebody = guarded.api, guarded.as_("somebody")
+    rbac = {"apiVersion": "rbac.authorization.k8s.io/v1"}
+    metadata = {"name": f"test-{namespace}"}
+    rules = [{"apiGroups": [""], "resources": [f"namespaces/{sub}"], "verbs": ["update"]}]
+    api.made({**rbac, "kind": "ClusterRole", "metadata": metadata, "rules": rules})
+    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": metadata["name"]}
+    subjects = [{"kind": "User", "name": "somebody", "apiGroup": "rbac.authorization.k8s.io"}]
+    api.made({**rbac, "kind": "ClusterRoleBinding", "metadata": metadata, "roleRef": role, "subjects": subjects})
+    path = f"/api/v1/namespaces/{namespace}"
+
+    def write(**labels: str) -> Reply:
+        value = api.get(path).body
+        value["metadata"]["labels"] |= labels
+        return somebody.call("PUT", f"{path}/{sub}", value)
+
+    guarded.wait("rights", lambda: write(a="b").status == 200)
+    refused = write(**{"noisegate.io/mode": "warn"})
+    assert (refused.status, refused.body["reason"]) == (403, "Forbidden")
+    assert "somebody may not update modes.noisegate.io in namespace" in refused.message
+    assert "noisegate.io/mode" not in api.get(path).body["metadata"]["labels"]
+    for kind in ("clusterrolebindings", "clusterroles"):
+        api.delete(f"/apis/rbac.authorization.k8s.io/v1/{kind}/{metadata['name']}")
