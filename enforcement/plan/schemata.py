@@ -109,11 +109,6 @@ def differing(wanted: Schemata, observed: Schemata) -> Schemata:
     return {name: values for name, values in rest.items() if values}
 
 
-def unbroken(mask: int) -> bool:
-    """Tell whether the ones of a mask stand together."""
-    return mask != 0 and ((mask + (mask & -mask)) & mask) == 0
-
-
 def span(first: int, count: int) -> int:
     """Return a mask of `count` ones, the lowest at bit `first`."""
     return ((1 << count) - 1) << first

@@ -7,7 +7,7 @@ import pytest
 from fakeresctrl import AMD, CDP, INTEL, L2, FakeCache, FakeResctrl, Resources
 from rdtnodes import RdtNode, rdt_node
 
-from noisegate.enforcement.kernel.resctrl import Resctrl, sees_all_tasks
+from noisegate.enforcement.kernel.resctrl import Calls, Resctrl, sees_all_tasks
 from noisegate.enforcement.plan.schemata import Bandwidth, Cache, Machine, Schemata
 from noisegate.enforcement.refusal import Refusal
 
@@ -31,7 +31,6 @@ def refusal_of(error: pytest.ExceptionInfo[Refusal]) -> tuple[str, str]:
     return error.value.reason, error.value.told
 
 
-@pytest.mark.rdt
 def test_the_machine_says_what_it_can_share_out(node: RdtNode) -> None:
     """Every resource of the root's schemata that can be shared out has its caches, and a number of groups."""
     machine = node.resctrl.machine()
@@ -43,7 +42,6 @@ def test_the_machine_says_what_it_can_share_out(node: RdtNode) -> None:
     assert machine.closids >= 1
 
 
-@pytest.mark.rdt
 def test_a_group_is_a_directory_that_the_kernel_fills(node: RdtNode) -> None:
     """Making a group makes tasks, schemata and mode appear, removing it takes them away; both may come twice."""
     for _ in range(2):
@@ -59,7 +57,6 @@ def test_a_group_is_a_directory_that_the_kernel_fills(node: RdtNode) -> None:
         node.resctrl.read(GOLD)
 
 
-@pytest.mark.rdt
 def test_schemata_are_read_back(node: RdtNode) -> None:
     """What is written is what the kernel shows; what is not named stays, in this group and in the root."""
     root, wanted = node.resctrl.root_schemata(), narrow(node.resctrl.machine())
@@ -74,7 +71,6 @@ def test_schemata_are_read_back(node: RdtNode) -> None:
     assert node.resctrl.root_schemata() == root
 
 
-@pytest.mark.rdt
 def test_a_refused_write_changes_nothing_and_says_why(node: RdtNode) -> None:
     """A bad line beside good ones: none takes effect, and the kernel's own words are in the refusal."""
     machine = node.resctrl.machine()
@@ -92,7 +88,6 @@ def test_a_refused_write_changes_nothing_and_says_why(node: RdtNode) -> None:
     assert node.resctrl.read(GOLD) == before
 
 
-@pytest.mark.rdt
 def test_closids_end(node: RdtNode) -> None:
     """One group more than there are CLOSIDs is refused with that reason, and leaves no directory."""
     free = node.resctrl.machine().closids - 1 - len(node.resctrl.names())
@@ -109,7 +104,6 @@ def test_closids_end(node: RdtNode) -> None:
     node.resctrl.make(groups[-1])
 
 
-@pytest.mark.rdt
 def test_threads_move(node: RdtNode) -> None:
     """A thread is in one group; it goes with its group's removal to the root; one that has ended is passed by."""
     thread, ended = node.start(), node.start()
@@ -125,7 +119,6 @@ def test_threads_move(node: RdtNode) -> None:
     assert str(thread) in (node.resctrl.root / "tasks").read_text().split()
 
 
-@pytest.mark.rdt
 def test_a_thread_that_cannot_be_moved_is_told(node: RdtNode) -> None:
     """What is no thread's id is refused with the kernel's words."""
     node.resctrl.make(GOLD)
@@ -133,7 +126,6 @@ def test_a_thread_that_cannot_be_moved_is_told(node: RdtNode) -> None:
         node.resctrl.add(GOLD, [-1])
 
 
-@pytest.mark.rdt
 @pytest.mark.parametrize(
     "name", ["", "gold", "info", "../noisegate-x", "noisegate-/../x", "noisegate-a\nb", "noisegate-\0"]
 )
@@ -304,7 +296,7 @@ def test_a_group_that_is_none_cannot_be_removed(tmp_path: Path) -> None:
 def test_more_than_a_page(tmp_path: Path) -> None:
     """Schemata of more than 4096 bytes are written in several commands, each of whole lines."""
     resources = {name: FakeCache(tuple(range(200)), 20) for name in ("L2CODE", "L2DATA", "L3")}
-    fake = faked(tmp_path, resources)
+    fake = faked(tmp_path, resources, rmids=0)
     wanted = {name: dict.fromkeys(each.ids, 0xFFF) for name, each in resources.items()}
     on(fake).make(GOLD)
     on(fake).write(GOLD, wanted)
@@ -329,6 +321,29 @@ def test_a_group_that_goes_while_it_is_read(tmp_path: Path) -> None:
     fake = faked(tmp_path)
     (fake.root / GOLD).mkdir()
     assert on(fake).groups().ours == {}
+
+
+def test_the_calls_are_the_system_s(tmp_path: Path) -> None:
+    """Without a fake a group is a directory, and a command is what a file that exists is given, in place."""
+    calls = Calls()
+    calls.mkdir(tmp_path / GOLD)
+    with pytest.raises(FileNotFoundError):
+        calls.write(tmp_path / GOLD / "tasks", b"1\n")
+    (tmp_path / GOLD / "tasks").touch()
+    calls.write(tmp_path / GOLD / "tasks", b"1\n")
+    assert (tmp_path / GOLD / "tasks").read_bytes() == b"1\n"
+    (tmp_path / GOLD / "tasks").unlink()
+    calls.rmdir(tmp_path / GOLD)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_written_for_nothing(tmp_path: Path) -> None:
+    """Empty schemata are no command."""
+    fake = faked(tmp_path)
+    on(fake).make(GOLD)
+    fake.calls.clear()
+    on(fake).write(GOLD, {})
+    assert fake.calls == []
 
 
 def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:

@@ -1,0 +1,231 @@
+"""RDT on a node: groups kept in step, owners, containers answered. The first part also runs on silicon (make test-rdt)."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fakeresctrl import FakeResctrl
+from rdtnodes import CLASS, RdtNode, rdt_node
+
+from noisegate.enforcement.kernel.resctrl import Resctrl
+from noisegate.enforcement.plan.partitions import ClassFile, read
+from noisegate.enforcement.plan.rdt import MakeGroup, RdtAdjustment, RemoveGroup, WriteSchemata
+from noisegate.enforcement.rdt import NodeRdt
+from noisegate.enforcement.refusal import Refusal
+from noisegate.isolation.rdt import Choice
+
+GOLD, BRONZE = f"{CLASS}gold", f"{CLASS}bronze"
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[RdtNode]:
+    """Return a node with resctrl: the fake, or this machine."""
+    with rdt_node(tmp_path) as one:
+        yield one
+
+
+def class_file(**shares: str) -> ClassFile:
+    """Return a class file of classes with shares of the L3 cache, where the machine has one."""
+    text = "".join(f'\n      {CLASS}{name}: {{l3Allocation: "{share}"}}' for name, share in shares.items())
+    return read(
+        f'options: {{l3: {{optional: true}}}}\npartitions:\n  p:\n    l3Allocation: "100%"\n    classes:{text}',
+        "c.yaml",
+    )
+
+
+def own(name: str) -> Choice:
+    """Return a class chosen by our key."""
+    return Choice(name, "noisegate.io/rdt-class", own=True)
+
+
+def ours(resctrl: Resctrl, classes: ClassFile | None, *, runtime_config: str = "") -> NodeRdt:
+    """Return a node's RDT with a class file, reconciled once."""
+    rdt = NodeRdt(resctrl, runtime_config=runtime_config, starts_in_group=True)
+    rdt.load(classes)
+    rdt.reconcile()
+    return rdt
+
+
+def test_groups_come_and_stay_in_step(node: RdtNode) -> None:
+    """Every class has its group; a second look finds nothing to do; a changed class is written while it is used."""
+    rdt = ours(node.resctrl, class_file(gold="100%", bronze="30%"))
+    assert rdt.report.owner.who == "enforcer"
+    assert {f"noisegate-{GOLD}", f"noisegate-{BRONZE}"} <= set(node.resctrl.names())
+    assert rdt.reconcile().done == ()
+    node.resctrl.add(f"noisegate-{BRONZE}", [node.start()])
+    before = node.resctrl.read(f"noisegate-{BRONZE}")
+    rdt.load(class_file(gold="100%", bronze="60%"))
+    done = rdt.reconcile().done
+    if any(name.startswith("L3") for name in before):
+        assert [(type(action), action.group) for action in done] == [(WriteSchemata, f"noisegate-{BRONZE}")]
+        assert node.resctrl.read(f"noisegate-{BRONZE}") != before
+    assert rdt.reconcile().done == ()
+
+
+def test_a_class_leaves(node: RdtNode) -> None:
+    """A class that left the file keeps its group as long as a thread is in it, takes no new container, then goes."""
+    rdt = ours(node.resctrl, class_file(gold="100%", bronze="30%"))
+    thread = node.start()
+    assert rdt.place(BRONZE, [thread]) == 1
+    rdt.load(class_file(gold="100%"))
+    report = rdt.reconcile()
+    assert (report.done, [each.reason for each in report.outcomes]) == ((), ["ClassKept"])
+    assert node.resctrl.tasks(f"noisegate-{BRONZE}") == [thread]
+    with pytest.raises(Refusal) as error:
+        rdt.adjust(own(BRONZE))
+    assert error.value.reason == "ClassKept"
+    node.end(thread)
+    assert rdt.reconcile().done == (RemoveGroup(f"noisegate-{BRONZE}"),)
+
+
+def test_a_class_that_left_and_is_asked_for_again(node: RdtNode) -> None:
+    """Asking for a class that is not in the file any more does not keep its empty group."""
+    rdt = ours(node.resctrl, class_file(gold="100%", bronze="30%"))
+    rdt.load(class_file(gold="100%"))
+    rdt.reconcile()
+    with pytest.raises(Refusal) as error:
+        rdt.adjust(own(BRONZE))
+    assert error.value.reason == "RdtClassUnknown"
+    assert f"noisegate-{BRONZE}" not in node.resctrl.names()
+
+
+def test_a_group_that_somebody_removed(node: RdtNode) -> None:
+    """A container that asks for the class finds it made again before it is answered."""
+    rdt = ours(node.resctrl, class_file(gold="50%"))
+    schemata = node.resctrl.read(f"noisegate-{GOLD}")
+    node.resctrl.remove(f"noisegate-{GOLD}")
+    assert rdt.adjust(own(GOLD)) == RdtAdjustment(clos_id=f"noisegate-{GOLD}")
+    assert node.resctrl.read(f"noisegate-{GOLD}") == schemata
+
+
+def test_nothing_is_left_after_the_cleanup(node: RdtNode) -> None:
+    """Apply, then clean up: the groups and the root's schemata are as they were."""
+    before = (node.resctrl.names(), node.resctrl.root_schemata())
+    rdt = ours(node.resctrl, class_file(gold="50%", bronze="20%"))
+    assert node.resctrl.names() != before[0]
+    done = rdt.cleanup().done
+    assert {RemoveGroup(f"noisegate-{GOLD}"), RemoveGroup(f"noisegate-{BRONZE}")} <= set(done)
+    assert (node.resctrl.names(), node.resctrl.root_schemata()) == before
+
+
+@pytest.fixture
+def fake(tmp_path: Path) -> FakeResctrl:
+    """Return a fake machine on which somebody else has a group."""
+    (tmp_path / "resctrl").mkdir()
+    fake = FakeResctrl(tmp_path / "resctrl")
+    fake.mkdir(fake.root / "silver")
+    fake.calls.clear()
+    return fake
+
+
+def on(fake: FakeResctrl) -> Resctrl:
+    """Return the resctrl of a fake."""
+    return Resctrl(fake.root, fake.mountinfo, fake)
+
+
+def test_the_runtime_s_groups_are_only_looked_at(fake: FakeResctrl) -> None:
+    """Where the runtime owns RDT, its classes are the groups there are, and nothing is made, written or removed."""
+    fake.mkdir(fake.root / "noisegate-left")
+    fake.calls.clear()
+    rdt = ours(on(fake), class_file(gold="50%"), runtime_config="/etc/rdt.yaml")
+    assert rdt.report.owner.who == "runtime"
+    assert rdt.adjust(own("silver")) == RdtAdjustment(rdt_class="silver")
+    with pytest.raises(Refusal, match="RDT class gold is unknown on this node; known: silver"):
+        rdt.adjust(own("gold"))
+    assert fake.calls == []
+
+
+def test_the_runtime_s_key_is_the_runtime_s(fake: FakeResctrl) -> None:
+    """A class that the runtime's own key chose, the root group and no class at all need nothing from us."""
+    rdt = ours(on(fake), None)
+    for choice in (None, own("gold")._replace(own=False), own("system/default")):
+        assert rdt.adjust(choice) == RdtAdjustment()
+
+
+def test_a_node_without_a_class_file(fake: FakeResctrl) -> None:
+    """Nothing is made, groups of an older file go, and a container that asks is refused with what to do."""
+    rdt = ours(on(fake), class_file(gold="50%"))
+    rdt.load(None)
+    assert rdt.reconcile().done == (RemoveGroup(f"noisegate-{GOLD}"),)
+    with pytest.raises(Refusal, match=r"there is no class file \(set the node's class file\)"):
+        rdt.adjust(own(GOLD))
+
+
+def test_a_node_without_resctrl(tmp_path: Path) -> None:
+    """Where resctrl is not mounted nobody owns RDT, and the refusal says how to mend it."""
+    (tmp_path / "mountinfo").write_text("")
+    rdt = ours(Resctrl(tmp_path, tmp_path / "mountinfo"), class_file(gold="50%"), runtime_config="/etc/rdt.yaml")
+    with pytest.raises(Refusal, match=r"is not mounted at .* mount -t resctrl"):
+        rdt.adjust(own(GOLD))
+    assert rdt.cleanup().owner.who == "none"
+
+
+def test_before_the_first_look(fake: FakeResctrl) -> None:
+    """A container that comes before the first reconciliation brings it about."""
+    rdt = NodeRdt(on(fake), runtime_config="", starts_in_group=True)
+    rdt.load(class_file(gold="50%"))
+    assert rdt.adjust(own(GOLD)) == RdtAdjustment(clos_id=f"noisegate-{GOLD}")
+
+
+def test_a_class_file_that_does_not_fit(fake: FakeResctrl) -> None:
+    """Groups stay as they are, containers are refused, and every fault is in the report."""
+    rdt = ours(on(fake), class_file(gold="50%"))
+    fake.calls.clear()
+    rdt.load(class_file(gold="0xffffff", bronze="0x1000000"))
+    report = rdt.reconcile()
+    assert [fault.split(": ")[1] for fault in report.faults] == [
+        f"partitions.p.classes.{CLASS}{name}.l3Allocation" for name in ("gold", "bronze")
+    ]
+    with pytest.raises(Refusal, match="the class file does not fit this machine"):
+        rdt.adjust(own(GOLD))
+    assert fake.calls == []
+
+
+def test_too_many_classes(fake: FakeResctrl) -> None:
+    """The first classes have their groups; a container of another is refused for want of a CLOSID."""
+    rdt = ours(on(fake), class_file(**{f"c{number}": "50%" for number in range(7)}))
+    assert rdt.adjust(own(f"{CLASS}c5")).clos_id == f"noisegate-{CLASS}c5"
+    with pytest.raises(Refusal) as error:
+        rdt.adjust(own(f"{CLASS}c6"))
+    assert error.value.reason == "ClosidsExhausted"
+
+
+def test_a_group_is_never_left_with_the_kernel_s_first_schemata(fake: FakeResctrl) -> None:
+    """Schemata that are refused take their group with them: in it a container would have all of the cache."""
+    fake.write(fake.root / "silver" / "schemata", b"L3:0=ff;1=ff\n")
+    fake.write(fake.root / "schemata", b"L3:0=fff00;1=fff00\n")
+    fake.write(fake.root / "silver" / "mode", b"exclusive\n")
+    rdt = ours(on(fake), class_file(gold="50%", bronze="100%"))
+    assert rdt.report.done == ()
+    assert [(each.rdt_class, each.reason) for each in rdt.report.outcomes] == [
+        (GOLD, "SchemataRefused"),
+        (BRONZE, "SchemataRefused"),
+    ]
+    assert on(fake).names() == ["silver"]
+    with pytest.raises(Refusal, match=r"Overlaps with exclusive group \(EINVAL\)"):
+        rdt.adjust(own(GOLD))
+
+
+def test_a_kernel_without_a_place_for_one(fake: FakeResctrl) -> None:
+    """Where the kernel refuses a group that was counted on, its schemata are not tried, and other classes go on."""
+    fake.rmids = 3
+    rdt = ours(on(fake), class_file(gold="50%", bronze="20%"))
+    assert [type(action) for action in rdt.report.done] == [MakeGroup, WriteSchemata]
+    assert [(each.rdt_class, each.reason) for each in rdt.report.outcomes] == [(BRONZE, "RmidsExhausted")]
+
+
+def test_drift_is_repaired(fake: FakeResctrl) -> None:
+    """What somebody writes over is written again, and what somebody else has is left."""
+    rdt = ours(on(fake), class_file(gold="50%"))
+    fake.write(fake.root / f"noisegate-{GOLD}" / "schemata", b"L3:1=1\n")
+    fake.write(fake.root / "silver" / "schemata", b"L3:1=3\n")
+    assert rdt.reconcile().done == (WriteSchemata(f"noisegate-{GOLD}", {"L3": {1: 0x3FF}}),)
+    assert fake.shown(fake.root / "silver")["L3"][1] == 3
+
+
+def test_a_container_about_to_start_keeps_its_group(fake: FakeResctrl) -> None:
+    """Between the answer to CreateContainer and the start no thread is in the group yet; it stays."""
+    rdt = ours(on(fake), class_file(gold="50%", bronze="20%"))
+    rdt.load(class_file(gold="50%"))
+    assert [each.reason for each in rdt.reconcile(in_use=[BRONZE]).outcomes] == ["ClassKept"]
+    assert f"noisegate-{BRONZE}" in on(fake).names()
