@@ -167,6 +167,8 @@ def choose(sandbox: Sandbox, watched: Watched | None = None, remembered: Remembe
         before = {} if remembered is None else remembered.annotations
         annotations = {key: text for key, text in annotations.items() if asked.kind_of(key) not in bad}
         annotations |= {key: text for key, text in before.items() if asked.kind_of(key) in bad}
+        if not asks_node(annotations):
+            annotations = {}
         said = asked.read(annotations, Findings())._replace(bad=frozenset(bad))
         if "disk" in bad:
             volumes = known

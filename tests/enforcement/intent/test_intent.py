@@ -191,6 +191,14 @@ def test_a_change_that_cannot_be_meant_leaves_what_is_in_force() -> None:
     assert (wbps(again), egress(again), again.problems) == (4 << 20, 2_000_000, ())
 
 
+def test_where_all_that_is_ours_is_skipped_nothing_is_in_force() -> None:
+    """What is left is the runtime's own business; a second reading, of what was in force, says the same."""
+    found = choose(sandbox({**disk("4MB"), keys.RDT_RUNTIME_POD: "gold"}))
+    assert (found.kinds, dict(found.annotations), found.asked.rdt) == ((), {}, None)
+    assert found.asked.bad == {"disk"}
+    assert len(found.problems) == 1
+
+
 def test_only_what_the_node_reads_is_kept() -> None:
     """Neither other people's annotations nor those of ours that the webhook alone reads."""
     own = {**disk(), **net(), keys.RDT_OWN_POD: "a", keys.RDT_OWN_CONTAINER + "c": "b", keys.CNI_INGRESS: "1M"}
