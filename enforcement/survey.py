@@ -84,9 +84,7 @@ def examine(settings: Settings, parts: Parts, before: Facts | None = None) -> Fa
 
 def rdt_of(facts: Facts, parts: Parts) -> NodeRdt:
     """Return RDT of this node."""
-    config = "" if isinstance(facts.config, Refusal) else facts.config.rdt_config_file
-    starts = None if isinstance(facts.runc, Refusal) else facts.runc.intel_rdt
-    return NodeRdt(parts.resctrl, runtime_config=config, starts_in_group=starts)
+    return NodeRdt(parts.resctrl, runtime_config=_runtime_rdt(facts), starts_in_group=_starts_in_group(facts))
 
 
 def checks(settings: Settings, facts: Facts, owner: Owner) -> list[Check]:
@@ -101,9 +99,17 @@ def boot() -> str:
 
 def owner(settings: Settings, facts: Facts) -> Owner:
     """Return who will own RDT on this node."""
-    config = "" if isinstance(facts.config, Refusal) else facts.config.rdt_config_file
-    starts = None if isinstance(facts.runc, Refusal) else facts.runc.intel_rdt
-    return owner_of(RdtFacts(config, facts.resctrl, starts, bool(settings.rdt.classes)))
+    classes = bool(settings.rdt.classes)
+    return owner_of(RdtFacts(_runtime_rdt(facts), facts.resctrl, _starts_in_group(facts), classes))
+
+
+def _runtime_rdt(facts: Facts) -> str:
+    """Return the runtime's RDT configuration. One that cannot be read may have one: then nothing is taken from it."""
+    return "unknown" if isinstance(facts.config, Refusal) else facts.config.rdt_config_file
+
+
+def _starts_in_group(facts: Facts) -> bool | None:
+    return None if isinstance(facts.runc, Refusal) else facts.runc.intel_rdt
 
 
 def _mounts() -> tuple[Mount, ...]:

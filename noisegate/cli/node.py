@@ -216,15 +216,23 @@ def rdt_config(args: argparse.Namespace) -> int:
 
     try:
         classes = partitions.read(Path(args.classes).read_bytes(), args.classes)
-        machine = Resctrl(Path(args.resctrl)).machine() if args.check else None
-        if machine is not None:
+        machine = None
+        try:
+            machine = Resctrl(Path(args.resctrl)).machine()
+        except Refusal:
+            # The file may be made on another machine than the one it is for.
+            if args.check:
+                raise
+        if machine is not None and args.check:
             partitions.resolve(classes, machine)
             print(f"{args.classes}: {len(classes.classes)} classes fit this machine's {machine.closids} CLOSIDs")
         if not args.target:
             if not args.check:
                 print(rdtconfig.render(classes), end="")
             return 0
-        outcome = rdtconfig.write_runtime_file(classes, Path(args.target), check=args.check, force=args.force)
+        outcome = rdtconfig.write_runtime_file(
+            classes, Path(args.target), machine=machine, check=args.check, force=args.force
+        )
     except (ConfigError, Refusal, OSError) as error:
         return _unusable("rdt-config", error)
     print(f"{args.target}: {outcome}")

@@ -1,0 +1,137 @@
+"""deploy/overlays/enforcer against a real API server: what it installs, and what an enforcer may do to which node."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import yaml
+from controlplane import Api, ControlPlane, start
+
+from noisegate.enforcement import config
+from noisegate.enforcement.plan import partitions
+from noisegate.isolation import keys
+from noisegate.webhook.settings import Settings
+
+pytestmark = pytest.mark.apiserver
+
+OVERLAY: Final = Path(__file__).parents[2] / "deploy" / "overlays" / "enforcer"
+MERGE: Final = "application/merge-patch+json"
+STRATEGIC: Final = "application/strategic-merge-patch+json"
+OWN: Final = "/api/v1/nodes/node-1"
+OTHER: Final = "/api/v1/nodes/node-2"
+
+Json = dict[str, Any]
+
+
+@pytest.fixture(name="cluster", scope="module")
+def _cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """A cluster with the overlay and two nodes."""
+    with start(tmp_path_factory.mktemp("plane")) as plane:
+        applied = plane.kubectl("apply", "--validate=strict", "-k", str(OVERLAY))
+        assert (applied.returncode, applied.stderr) == (0, "")
+        for name in ("node-1", "node-2"):
+            plane.api.made({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": {"zone": "a"}}})
+            ready = {"status": {"conditions": [{"type": "Ready", "status": "True"}]}}
+            assert plane.api.patch(f"/api/v1/nodes/{name}/status", ready, STRATEGIC).status == 200
+        yield plane
+
+
+@pytest.fixture(name="enforcer", scope="module")
+def _enforcer(cluster: ControlPlane) -> Api:
+    """Whoever has the token of an enforcer's pod on node-1."""
+    value = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "enforcer", "namespace": "noisegate-node"},
+        "spec": {
+            "nodeName": "node-1",
+            "serviceAccountName": "noisegate-node",
+            "containers": [{"name": "c", "image": "registry.k8s.io/pause:3.10"}],
+        },
+    }
+    made = cluster.api.made(value)
+    bound = {"apiVersion": "v1", "kind": "Pod", "name": "enforcer", "uid": made["metadata"]["uid"]}
+    request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"boundObjectRef": bound}}
+    path = "/api/v1/namespaces/noisegate-node/serviceaccounts/noisegate-node/token"
+    reply = cluster.api.call("POST", path, request)
+    assert reply.status == 201, reply
+    api = cluster.as_token(str(reply.body["status"]["token"]))
+    # A policy is in force a moment after it was made.
+    label = _labels(**{keys.ENFORCES + "disk": "true"})
+    cluster.wait("policy", lambda: "may not change node" in api.patch(OTHER, label, MERGE).message)
+    return api
+
+
+def _labels(**labels: str | None) -> Json:
+    return {"metadata": {"labels": labels}}
+
+
+def _condition(kind: str) -> Json:
+    return {"status": {"conditions": [{"type": kind, "status": "False", "reason": "Test", "message": "m"}]}}
+
+
+def test_its_files_can_be_used(cluster: ControlPlane) -> None:
+    """server.yaml requires enforcement, node.yaml and the class file are sound, and both programs get the same classes."""
+    maps = "/api/v1/namespaces/{}/configmaps/{}"
+    server = cluster.api.get(maps.format("noisegate-system", "noisegate-config")).body["data"]
+    node = cluster.api.get(maps.format("noisegate-node", "noisegate-node")).body["data"]
+    settings = Settings.load(server["server.yaml"], "/etc/noisegate/config/server.yaml")
+    assert settings.policy.enforcement == "required"
+    assert settings.policy.rdt.classes == "/etc/noisegate/config/classes.yaml"
+    assert "mutations.yaml" in server
+    assert config.load(node["node.yaml"], "node.yaml").host == "/host"
+    assert node["classes.yaml"] == server["classes.yaml"]
+    assert set(partitions.read(node["classes.yaml"], "classes.yaml").classes) == {"gold", "silver", "bronze"}
+
+
+def test_the_daemon_set_is_one_on_each_node_and_no_more_than_it_needs(cluster: ControlPlane) -> None:
+    """Never two at once, two capabilities, no way to gain more, nothing writable but what it writes."""
+    spec = cluster.api.get("/apis/apps/v1/namespaces/noisegate-node/daemonsets/noisegate-node").body["spec"]
+    assert spec["updateStrategy"]["rollingUpdate"] == {"maxUnavailable": 1, "maxSurge": 0}
+    (container,) = spec["template"]["spec"]["containers"]
+    security = container["securityContext"]
+    assert security["capabilities"] == {"drop": ["ALL"], "add": ["NET_ADMIN", "SYS_CHROOT"]}
+    assert security["allowPrivilegeEscalation"] is False
+    assert security["readOnlyRootFilesystem"] is True
+    assert "privileged" not in security
+    writable = {mount["mountPath"] for mount in container["volumeMounts"] if not mount.get("readOnly")}
+    assert writable == {"/sys/fs", "/var/run/nri", "/run/noisegate", "/tmp"}  # noqa: S108
+    settings = config.load(yaml.safe_dump(yaml.safe_load((OVERLAY / "node.yaml").read_text())), "node.yaml")
+    assert settings.state == "/run/noisegate"
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert ports == {"health": settings.health.port}
+
+
+def test_an_enforcer_changes_its_own_node(cluster: ControlPlane, enforcer: Api) -> None:
+    """Our labels and our condition, set and taken away; what others say stays."""
+    for value in ("true", None):
+        assert enforcer.patch(OWN, _labels(**{keys.ENFORCES + "disk": value}), MERGE).status == 200
+    assert enforcer.patch(f"{OWN}/status", _condition("NoisegateReady"), STRATEGIC).status == 200
+    node = cluster.api.get(OWN).body
+    assert {one["type"] for one in node["status"]["conditions"]} == {"Ready", "NoisegateReady"}
+    assert node["metadata"]["labels"]["zone"] == "a"
+
+
+@pytest.mark.parametrize(
+    ("path", "patch", "kind", "told"),
+    [
+        pytest.param(OTHER, _labels(**{keys.ENFORCES + "disk": "true"}), MERGE, "may not change node node-2", id="node"),
+        pytest.param(f"{OTHER}/status", _condition("NoisegateReady"), STRATEGIC, "may not change node node-2", id="status"),
+        pytest.param(OWN, _labels(zone="b"), MERGE, "no labels of a node but", id="label"),
+        pytest.param(OWN, _labels(zone=None), MERGE, "no labels of a node but", id="label-taken-away"),
+        pytest.param(OWN, {"spec": {"unschedulable": True}}, MERGE, "changes nothing of a node but", id="spec"),
+        pytest.param(OWN, {"metadata": {"annotations": {"a": "b"}}}, MERGE, "changes nothing of a node", id="annotation"),
+        pytest.param(f"{OWN}/status", _condition("Ready"), STRATEGIC, "no condition of a node but", id="condition"),
+    ],
+)  # fmt: skip
+def test_and_nothing_else(enforcer: Api, path: str, patch: Json, kind: str, told: str) -> None:
+    """The message says what is allowed."""
+    reply = enforcer.patch(path, patch, kind)
+    assert reply.status == 403, reply
+    assert told in reply.message
+
+
+def test_somebody_else_is_not_meant(cluster: ControlPlane) -> None:
+    """An administrator changes what he likes."""
+    assert cluster.api.patch(OTHER, _labels(zone="c"), MERGE).status == 200
