@@ -22,7 +22,9 @@ from noisegate.enforcement.ledger import Ledger
 from noisegate.enforcement.metrics import KINDS, Metrics
 from noisegate.enforcement.nri.plugin import Plugin, Status
 from noisegate.enforcement.plan import partitions
+from noisegate.enforcement.plan.rdt import MakeGroup
 from noisegate.enforcement.preflight import Check
+from noisegate.enforcement.refusal import Refusal
 from noisegate.enforcement.report.events import Events
 from noisegate.enforcement.report.node import Node, Standing
 from noisegate.enforcement.status import SOCKET, CheckStatus, NodeStatus, StatusServer
@@ -192,10 +194,28 @@ class _Daemon:
     def _examine(self) -> list[Check]:
         self._load_classes()
         report = self.rdt.reconcile(self.enforcer.classes_in_use())
+        for action in report.done:
+            if isinstance(action, MakeGroup):
+                self._put_back(action.group.removeprefix(partitions.PREFIX))
         for outcome in report.outcomes:
             self.log.warning("rdt-class", rdt_class=outcome.rdt_class, reason=outcome.reason, told=outcome.told)
         self.facts = survey.examine(self.settings, self.parts, self.facts)
         return survey.checks(self.settings, self.facts, report.owner)
+
+    def _put_back(self, rdt_class: str) -> None:
+        """Put containers into their class's group again: somebody removed it, and the kernel moved them to the root group."""
+        moved: set[int] = set()
+        # Threads that are started meanwhile begin where their parents are.
+        while threads := set(self.enforcer.holder.threads_in(rdt_class)) - moved:
+            try:
+                self.rdt.place(rdt_class, threads)
+            except Refusal as refusal:
+                self.log.warning("rdt-class", rdt_class=rdt_class, reason=refusal.reason, told=str(refusal))
+                return
+            moved |= threads
+        if moved:
+            self.metrics.repairs.labels("rdt").inc()
+            self.log.warning("drift-repaired", kind="rdt", rdt_class=rdt_class, threads=len(moved))
 
     def _load_classes(self) -> None:
         path = self.settings.rdt.classes

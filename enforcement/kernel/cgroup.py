@@ -11,7 +11,7 @@ import errno
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +22,7 @@ from noisegate.enforcement.refusal import Refusal
 
 IO_MAX: Final = "io.max"
 IO_STAT: Final = "io.stat"
+THREADS: Final = "cgroup.threads"
 CONTROLLERS: Final = "cgroup.controllers"
 """The controllers that the parent has switched on for this cgroup."""
 
@@ -152,6 +153,24 @@ class CgroupTree:
         """
         with self._opened(cgroup) as folder:
             return parse_counters(self._read(folder, cgroup, IO_STAT))
+
+    def threads(self, cgroup: str, container: str) -> list[int]:
+        """Return the threads of a container of a pod, in whatever groups below the pod's they are.
+
+        Runtimes name a container's group by its id: `<id>`, `cri-containerd-<id>.scope`, `crio-<id>.scope`.
+
+        Raises:
+            Refusal: The pod's cgroup has gone.
+        """
+        with self._opened(cgroup) as folder:
+            top = Path("/proc/self/fd", str(folder))
+            groups = [entry for entry in top.iterdir() if container in entry.name and entry.is_dir()]
+            found: list[int] = []
+            for group in groups:
+                for file in (group / THREADS, *group.glob(f"**/{THREADS}")):
+                    with suppress(OSError):
+                        found += map(int, file.read_text().split())
+            return sorted(set(found))
 
     def _write(self, folder: int, name: str, data: bytes) -> None:
         """Give a file of the kernel's one write(2). A fake tree, whose files are plain ones, does here what the kernel does."""
