@@ -48,6 +48,11 @@ class Sandbox:
     pid: int = 0
     runtime_handler: str = ""
 
+    @property
+    def stopped(self) -> bool:
+        """Tell whether it is down for good: its processes have ended and its network is gone."""
+        return not self.pid and not self.netns
+
 
 class Mount(NamedTuple):
     """A mount of a container; no flag tells a volume from what the runtime adds.
