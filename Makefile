@@ -3,31 +3,47 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+PLAIN  := not (apiserver or runtime or node or cluster)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-apiserver binaries quick check fmt lint types layers docs docs-check bench bench-quick bench-cluster wheel images clean
+.PHONY: help run test test-apiserver test-runtime test-node test-cluster test-rdt binaries quick check fmt lint types layers docs docs-check bench bench-quick bench-cluster bench-node wheel images clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(READY) ## start the admission server, send the example pods through it over TLS, show what came out
 	$(BIN)/noisegate demo
 
 test: $(READY) ## run all tests and measure what they cover (about 2 minutes)
 	@$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -m "not apiserver"
+	$(BIN)/coverage run -m pytest -m "$(PLAIN)"
 	@$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
 test-apiserver: $(READY) ## run the tests against a real etcd and kube-apiserver (built once, about 7 minutes)
-	PYTHONPATH=tests/support $(BIN)/python -m controlplane.binaries
+	PYTHONPATH=tests/support $(BIN)/python -m binaries control-plane
 	$(BIN)/python -m pytest -m apiserver tests/apiserver
 
-binaries: $(READY) ## build etcd, kube-apiserver, kube-controller-manager and kubectl into a cache, once
-	PYTHONPATH=tests/support $(BIN)/python -m controlplane.binaries
+test-runtime: $(READY) ## run the tests against a real containerd in namespaces (root; built once, about 2 minutes)
+	PYTHONPATH=tests/support $(BIN)/python -m binaries runtime
+	$(BIN)/python -m pytest -m runtime tests/runtime
+
+test-node: $(READY) ## run the tests in an emulated machine with systemd and cgroup v2 (root; built once, about 3 minutes)
+	PYTHONPATH=tests/support $(BIN)/python -m binaries runtime
+	$(BIN)/python -m pytest -m node tests/node
+
+test-cluster: $(READY) ## run the tests with a kubelet in that machine: pods applied, scheduled, limited, measured (root)
+	PYTHONPATH=tests/support $(BIN)/python -m binaries
+	$(BIN)/python -m pytest -m cluster tests/wholecluster
+
+test-rdt: $(READY) ## run the RDT tests on this machine's own resctrl (root; only groups noisegate-test-* are made)
+	NOISEGATE_RDT=1 $(BIN)/python -m pytest tests/enforcement/kernel/test_resctrl.py tests/enforcement/test_rdt.py
+
+binaries: $(READY) ## build the programs that the tests need into a cache, once (about 10 minutes)
+	PYTHONPATH=tests/support $(BIN)/python -m binaries
 
 quick: $(READY) ## run all tests, without measuring
-	$(BIN)/python -m pytest -m "not apiserver"
+	$(BIN)/python -m pytest -m "$(PLAIN)"
 
 check: lint types layers docs-check ## everything about the code that needs no run: lint, types, import contracts, generated docs
 
@@ -66,6 +82,9 @@ bench-quick: $(READY) ## the same in half a minute, for a first impression
 bench-cluster: $(READY) ## measure what creating a pod costs in a real API server (about 4 minutes)
 	$(BIN)/python -m bench.creation
 
+bench-node: $(READY) ## measure what the enforcer costs a node (root, about 4 minutes)
+	$(BIN)/python -m bench.node
+
 wheel: $(READY) ## build the wheel into dist/
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
@@ -80,5 +99,5 @@ $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "noisegate needs Python 3.11 or newer: make PYTHON=python3.12"; exit 1; }
 	@echo "installing into $(VENV) ..."
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[webhook,controller,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[webhook,controller,node,dev]'
 	@touch $@
