@@ -68,6 +68,7 @@ async def test_what_it_hears(containerd: Containerd) -> None:
     # At its stop the pod's network is still there, and when it is removed it is gone.
     assert heard["stop"][0].netns == sandbox.netns
     assert heard["remove"][0].netns == ""
+    assert (sandbox.stopped, heard["stop"][0].stopped, heard["remove"][0].stopped) == (False, False, True)
 
     created = heard["create"][1]
     assert isinstance(created, Container)
@@ -283,7 +284,7 @@ async def test_a_thousand_containers(containerd: Containerd) -> None:
     assert pods * each * len(padding) > 4 << 20
 
     def create_all() -> dict[str, str]:
-        cri, created = containerd.cri, {}
+        cri, created = containerd.cri, dict[str, str]()
         for _ in range(pods):
             pod = cri.run_pod(host_network=True)
             created |= {cri.create(pod, envs={"PADDING": padding}): pod.id for _ in range(each)}

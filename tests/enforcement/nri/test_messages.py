@@ -50,6 +50,12 @@ def test_a_sandbox_of_which_only_the_id_is_told() -> None:
     assert read_sandbox(pb.PodSandbox(id="s1")) == Sandbox("s1", "", "", "")
 
 
+def test_a_sandbox_that_is_down() -> None:
+    """It has neither process nor network; one in the host's network never had one, and is up while pause is."""
+    assert read_sandbox(pb.PodSandbox(id="s1")).stopped
+    assert not read_sandbox(pb.PodSandbox(id="s1", pid=42)).stopped
+
+
 def test_a_container() -> None:
     """All that is told of a container arrives; a class that was not given is None, an empty one is empty."""
     said = pb.Container(id="c1", pod_sandbox_id="s1", name="app", state=pb.CONTAINER_RUNNING, pid=7)

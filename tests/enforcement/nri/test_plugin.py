@@ -10,7 +10,8 @@ from nriruntime import SECONDS, Peer, Runtime
 
 from noisegate.enforcement.nri import nri_pb2 as pb
 from noisegate.enforcement.nri import plugin as plugin_module
-from noisegate.enforcement.nri.plugin import LONGEST_PAUSE, backoff
+from noisegate.enforcement.nri.plugin import LONGEST_PAUSE, Plugin, Status, backoff
+from noisegate.service.log import Log
 
 
 @pytest.mark.parametrize("first", ["register", "configure"])
@@ -139,6 +140,14 @@ async def test_a_runtime_that_is_too_old(runtime: Runtime, lab: Lab) -> None:
     )
 
 
+async def test_a_runtime_that_hangs_up_after_the_registration(runtime: Runtime, lab: Lab) -> None:
+    """As it does when a plugin before us keeps it from going on: nothing is said of its age."""
+    peer = await runtime.plugin()
+    await peer.register()
+    await peer.close()
+    await lab.until(lambda: lab.plugin.status.error == "the runtime closed the connection")
+
+
 async def test_a_runtime_that_hangs_up_at_once(runtime: Runtime, lab: Lab) -> None:
     """Even before it has said a word."""
     peer = await runtime.plugin()
@@ -226,6 +235,20 @@ async def test_the_status_is_told(runtime: Runtime, lab: Lab, peer: Peer) -> Non
     await peer.close()
     await runtime.plugin()
     assert [status.connected for status in lab.statuses][:2] == [True, False]
+
+
+async def test_a_fault_of_its_own_ends_it(runtime: Runtime) -> None:
+    """Where following the status fails, the plugin does not go on as if nothing were."""
+    lab = Lab(runtime.path)
+
+    def fail(_status: Status) -> None:
+        raise ValueError("oops")
+
+    plugin = Plugin(lab.handler, Log(lambda _line: None), runtime.path, changed=fail)
+    run = asyncio.ensure_future(plugin.run(lab.stop))
+    await (await runtime.plugin()).ready()
+    with pytest.raises(ValueError, match="oops"):
+        await run
 
 
 def test_pauses() -> None:
