@@ -18,6 +18,7 @@ from noisegate.enforcement.enforcer import Enforcer
 from noisegate.enforcement.holder import Holder
 from noisegate.enforcement.hostlock import host_lock
 from noisegate.enforcement.intent.pods import Pods
+from noisegate.enforcement.kernel.tcwatch import TcWatch
 from noisegate.enforcement.ledger import Ledger
 from noisegate.enforcement.metrics import KINDS, Metrics
 from noisegate.enforcement.nri.plugin import Plugin, Status
@@ -42,6 +43,10 @@ AWAY_SECONDS: Final = 15.0
 FIRST_LIST_SECONDS: Final = 2.0
 """For so long the first connection to the runtime waits for the API server's list of pods."""
 FIRST_LIST_LOOKS: Final = 100
+ALL_SECONDS: Final = 300.0
+"""Between two looks at every pod, whether anything tells of a change or not."""
+SETTLE_SECONDS: Final = 1.0
+"""From a change of somebody's on an interface until we look: a CNI plugin makes dozens for each pod."""
 PREFLIGHT_SECONDS: Final = 60.0
 """Between two looks at the node: somebody may mend it, or break it."""
 
@@ -113,7 +118,8 @@ class _Daemon:
             self.log.info("working", node=self.node, health_port=sockets[0].getsockname()[1])
             # The runtime tells of everything at once: what the API server and the class file say must be there before.
             await self._look()
-            following = [self._follow_pods(), self._reconcile(), self._survey()]
+            watch = ends.enter_context(TcWatch())
+            following = [self._follow_pods(), self._follow_interfaces(watch), self._reconcile(), self._survey()]
             if self.events is not None:
                 following.append(self.events.follow())
             if self.report is not None:
@@ -166,12 +172,33 @@ class _Daemon:
                     break
                 await asyncio.sleep(FIRST_LIST_SECONDS / FIRST_LIST_LOOKS)
 
+    async def _follow_interfaces(self, watch: TcWatch) -> None:
+        told = asyncio.Event()
+
+        def read() -> None:
+            if watch.drain():
+                told.set()
+
+        loop = asyncio.get_running_loop()
+        loop.add_reader(watch.fileno(), read)
+        try:
+            while True:
+                await told.wait()
+                await asyncio.sleep(SETTLE_SECONDS)
+                told.clear()
+                self.enforcer.changed(watch.take())
+        finally:
+            loop.remove_reader(watch.fileno())
+
     async def _reconcile(self) -> None:
+        every = asyncio.get_running_loop().time() + ALL_SECONDS
         while True:
             await asyncio.sleep(self.settings.reconcile_seconds)
-            for record in self.enforcer.holder.ledger.all():
-                await self._guarded(self.enforcer.look(record.uid))
-            await self._guarded(self.enforcer.watch_counters())
+            if asyncio.get_running_loop().time() < every:
+                await self._guarded(self.enforcer.look_round())
+            else:
+                await self._guarded(self.enforcer.look_at_all())
+                every = asyncio.get_running_loop().time() + ALL_SECONDS
             self.enforcer.count()
             self.metrics.success.set(time.time())
 

@@ -5,9 +5,10 @@ two pods wait for each other.
 """
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from math import inf
 from typing import Any, Final, TypeVar
 
 from noisegate.enforcement.holder import Held, Holder
@@ -15,6 +16,7 @@ from noisegate.enforcement.intent import intent as intents
 from noisegate.enforcement.intent.intent import Intent, asks_node, choose
 from noisegate.enforcement.intent.pods import Pods
 from noisegate.enforcement.kernel.links import GoneError
+from noisegate.enforcement.kernel.tcwatch import Changes
 from noisegate.enforcement.ledger import Record
 from noisegate.enforcement.metrics import KINDS, Metrics
 from noisegate.enforcement.nri.events import UNADJUSTED, Adjustment, Container, Sandbox, State, Validation
@@ -31,6 +33,8 @@ T = TypeVar("T")
 
 THREADS: Final = 8
 """Pods that are worked on at the same moment; each needs milliseconds."""
+YOUNG_ROUNDS: Final = 6
+"""Rounds in which the counters of a new pod are looked at: a data path that passes classes by does so from the start."""
 _GONE: Final = frozenset({State.STOPPED})
 _MOVES: Final = {"ingress": "receives", "egress": "sends"}
 
@@ -72,6 +76,7 @@ class Enforcer:
         self._turns: Final[defaultdict[str, asyncio.Lock]] = defaultdict(asyncio.Lock)
         self._waiting: Final[dict[str, int]] = {}
         self._counters: Final[dict[str, Counters]] = {}
+        self._counted: Final[Counter[str]] = Counter()
         self._tasks: Final[set[asyncio.Future[Any]]] = set()
 
     # What the runtime says.
@@ -85,6 +90,10 @@ class Enforcer:
         there = {sandbox.uid for sandbox in sandboxes}
         async with asyncio.TaskGroup() as group:
             for sandbox in sandboxes:
+                # Stopped sandboxes are listed until they are removed, beside the one that took the pod over.
+                if sandbox.stopped:
+                    group.create_task(self._guarded(self.stop_pod_sandbox(sandbox)))
+                    continue
                 intent = self._intent(sandbox)
                 if intent is not None:
                     group.create_task(self._guarded(self._take(intent, sandbox, by_sandbox[sandbox.id])))
@@ -125,7 +134,7 @@ class Enforcer:
     async def stop_pod_sandbox(self, sandbox: Sandbox) -> None:
         """Take our parts off the pod's network while they are still there."""
         if self.holder.ledger.get(sandbox.uid) is not None:
-            await self._quietly(sandbox.uid, self.holder.unshape, sandbox.uid, sandbox.id)
+            await self._quietly(sandbox.uid, self.holder.stop, sandbox.uid, sandbox.id)
 
     async def remove_pod_sandbox(self, sandbox: Sandbox) -> None:
         """Undo what is left, and forget the pod."""
@@ -180,6 +189,31 @@ class Enforcer:
                 self._metrics.repairs.labels(kind).inc(number)
                 self._log.warning("drift-repaired", pod=f"{intent.namespace}/{intent.name}", uid=uid, kind=kind)
 
+    async def look_round(self) -> None:
+        """Look at pods whose disk limits are others now, or of which something could not be made true.
+
+        The kernel tells of interfaces by itself, see `changed`.
+        """
+        astray = await self._off_loop(self.holder.astray)
+        for uid in astray | self.trouble.keys():
+            await self._guarded(self.look(uid))
+        await self._guarded(self._watch_counters(YOUNG_ROUNDS))
+
+    async def look_at_all(self) -> None:
+        """Look at every pod, whether anything tells of a change or not."""
+        for record in self.holder.ledger.all():
+            await self._guarded(self.look(record.uid))
+        await self._watch_counters(inf)
+
+    def changed(self, changes: Changes) -> None:
+        """Look soon at the pods whose interfaces somebody has changed."""
+        for record in self.holder.ledger.all():
+            shaped = record.network
+            if shaped is not None and (
+                changes.lost or shaped.interface.index in changes.indices or shaped.ifb in changes.names
+            ):
+                self.look_at(record.uid)
+
     async def collect(self) -> None:
         """Take away what bears our mark on this node and belongs to no pod."""
         try:
@@ -196,11 +230,16 @@ class Enforcer:
             await asyncio.wait(self._tasks)
         await asyncio.to_thread(self._threads.shutdown)
 
-    async def watch_counters(self) -> None:
-        """Look whether what pods send and receive passes the classes that should hold it."""
+    async def _watch_counters(self, most: float) -> None:
+        """Look whether what pods send and receive passes the classes that should hold it.
+
+        Args:
+            most: A pod that was looked at so often is left out.
+        """
         for record in self.holder.ledger.all():
-            if record.network is None:
+            if record.network is None or self._counted[record.uid] >= most:
                 continue
+            self._counted[record.uid] += 1
             try:
                 now = await self._off_loop(self.holder.shaper.counters, record.network.interface, record.network.ifb)
             except (GoneError, Refusal):
@@ -380,6 +419,7 @@ class Enforcer:
             self.trouble.pop(uid, None)
             self.skipped.pop(uid, None)
             self._counters.pop(uid, None)
+            del self._counted[uid]
 
 
 def _adjustment(rdt: RdtAdjustment) -> Adjustment:

@@ -98,36 +98,50 @@ class Holder:
     def renew(self, intent: Intent) -> Held:
         """Hold a pod that is held already: to what it asks now, and to what somebody else may have changed."""
         record = self.ledger.get(intent.uid)
-        if record is None:
+        if record is None or not record.sandbox:
             return Held()
         return self._hold(msgspec.structs.replace(record, intent=intent.remembered()), intent, {})
 
-    def unshape(self, uid: str, sandbox: str) -> None:
-        """Take our parts of the network off a pod whose sandbox stops.
+    def astray(self) -> set[str]:
+        """Return the uids of pods whose io.max does not say what was written, or cannot be read."""
+        return {record.uid for record in self.ledger.all() if record.sandbox and not self._stands(record)}
+
+    def stop(self, uid: str, sandbox: str) -> None:
+        """Take our parts of the network off a pod whose sandbox stops; until it has another one, there is nothing to hold.
 
         Raises:
             Refusal: Something of it could not be taken away; the record still names it.
         """
         record = self.ledger.get(uid)
         if record is not None and record.sandbox == sandbox:
-            self._unshape(record)
+            self.ledger.put(msgspec.structs.replace(self._unshape(record), sandbox=""))
 
     def release(self, uid: str, sandbox: str = "") -> None:
         """Undo everything that was done for a pod, and forget it.
 
         Args:
             uid: Of the pod.
-            sandbox: Only if this is its sandbox; empty: whatever its sandbox is.
+            sandbox: Only if this is its sandbox, or it has none any more; empty: whatever its sandbox is.
 
         Raises:
             Refusal: Something could not be undone; the record still names it.
         """
         record = self.ledger.get(uid)
-        if record is None or (sandbox and record.sandbox != sandbox):
+        if record is None or (sandbox and record.sandbox not in {"", sandbox}):
             return
         record = self._unshape(record)
         self._unlimit(record)
         self.ledger.forget(uid)
+
+    def threads_in(self, rdt_class: str) -> list[int]:
+        """Return the threads of all containers that were put into an RDT class."""
+        found: list[int] = []
+        for record in self.ledger.all():
+            for one in record.containers:
+                if one.rdt_class == rdt_class:
+                    with suppress(Refusal):
+                        found += self.cgroups.threads(record.cgroup, one.id)
+        return found
 
     def status(self, record: Record) -> PodStatus:
         """Return what a pod asked for, what was applied, and what the kernel has now."""
@@ -263,6 +277,15 @@ class Holder:
             record = msgspec.structs.replace(record, network=None)
             self.ledger.put(record)
         return record
+
+    def _stands(self, record: Record) -> bool:
+        if not record.io:
+            return True
+        try:
+            observed = self.cgroups.read_io(record.cgroup)
+        except Refusal:
+            return False
+        return all(observed.get(one.device, UNLIMITED) == one.wanted for one in record.io)
 
     def _unlimit(self, record: Record) -> None:
         """Bring io.max back to what it was, if the cgroup is still the same one."""

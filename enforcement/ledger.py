@@ -87,7 +87,7 @@ class Record(_Frozen, frozen=True):
         namespace: Its namespace.
         name: Its name.
         intent: What is in force.
-        sandbox: The runtime's id of its sandbox.
+        sandbox: The runtime's id of its sandbox; empty: that has stopped, and there is no other yet.
         cgroup: Of the pod, from the root of the hierarchy.
         inode: Of that folder: another folder of the same path is another cgroup.
         netns: Path of its network namespace; empty: it has none of its own.

@@ -202,6 +202,9 @@ class CgroupTree:
                 finally:
                     os.close(above)
         except OSError as error:
+            if not (self.root / CONTROLLERS).exists():
+                told = f"disk limits are cgroup v2's, and {self.root} is none of its hierarchies"
+                raise Refusal("NoCgroupV2", told, "boot with systemd.unified_cgroup_hierarchy=1") from error
             raise refusal(CGROUP, error.errno or 0, f"cgroup {cgroup} cannot be opened") from error
         try:
             yield folder

@@ -46,6 +46,7 @@ class FakeCgroupTree(CgroupTree):
         self.smallest: Final = smallest
         self._beside: Final = root.with_name(root.name + ".beside")
         root.mkdir(parents=True, exist_ok=True)
+        (root / "cgroup.controllers").write_text("cpu io memory\n")
         self._beside.mkdir(exist_ok=True)
 
     def make(self, cgroup: str, *, io: bool = True) -> Path:
