@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+PROTOS := noisegate/enforcement/nri/nri.proto noisegate/enforcement/nri/ttrpc.proto
 PLAIN  := not (apiserver or runtime or node or cluster)
 
 .DEFAULT_GOAL := help
@@ -61,16 +62,22 @@ types: $(READY)
 layers: $(READY)
 	$(BIN)/lint-imports
 
-docs: $(READY) ## write the generated pages of docs/
+docs: $(READY) ## write what is generated: pages of docs/, deploy/base/webhooks.yaml, protobuf modules
 	$(BIN)/noisegate problems --markdown > docs/problems.md
 	$(BIN)/noisegate metrics --markdown > docs/metrics.md
 	$(BIN)/noisegate registration > deploy/base/webhooks.yaml
 	cp mutations.yaml deploy/base/config/mutations.yaml
+	$(BIN)/protoc -I. --python_out=. --pyi_out=. $(PROTOS)
+	$(BIN)/protoc -Itests/support --python_out=tests/support --pyi_out=tests/support containerd/cri.proto
 
 docs-check: $(READY)
 	@$(BIN)/noisegate problems --markdown | diff -u docs/problems.md - || { echo "docs/problems.md is stale: run make docs"; exit 1; }
 	@$(BIN)/noisegate metrics --markdown | diff -u docs/metrics.md - || { echo "docs/metrics.md is stale: run make docs"; exit 1; }
 	@$(BIN)/noisegate registration | diff -u deploy/base/webhooks.yaml - || { echo "deploy/base/webhooks.yaml is stale: run make docs"; exit 1; }
+	@made=$$(mktemp -d) && $(BIN)/protoc -I. --python_out=$$made --pyi_out=$$made $(PROTOS) && \
+		diff -u enforcement/nri/nri_pb2.py $$made/noisegate/enforcement/nri/nri_pb2.py && \
+		diff -u enforcement/nri/ttrpc_pb2.py $$made/noisegate/enforcement/nri/ttrpc_pb2.py || { echo "enforcement/nri/*_pb2.py is stale: run make docs"; exit 1; }; \
+		rm -r $$made
 	@diff -u mutations.yaml deploy/base/config/mutations.yaml || { echo "deploy/base/config/mutations.yaml is stale: run make docs"; exit 1; }
 
 bench: $(READY) ## measure the admission server against a no-op in the same run (about 4 minutes)

@@ -6,12 +6,13 @@ two pods wait for each other.
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from math import inf
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
-from noisegate.enforcement.holder import Held, Holder
+from noisegate.enforcement.holder import Held, Holder, not_enforced
 from noisegate.enforcement.intent import intent as intents
 from noisegate.enforcement.intent.intent import Intent, asks_node, choose
 from noisegate.enforcement.intent.pods import Pods
@@ -37,6 +38,20 @@ YOUNG_ROUNDS: Final = 6
 """Rounds in which the counters of a new pod are looked at: a data path that passes classes by does so from the start."""
 _GONE: Final = frozenset({State.STOPPED})
 _MOVES: Final = {"ingress": "receives", "egress": "sends"}
+_WITHOUT_SANDBOX: Final = "-"
+"""No sandbox has this id."""
+
+
+class _News(NamedTuple):
+    """What a runtime told since it knows us and before `synchronize` came to its list, which is older.
+
+    Attributes:
+        begun: uids of pods.
+        ended: ids of sandboxes.
+    """
+
+    begun: set[str]
+    ended: set[str]
 
 
 class Enforcer:
@@ -74,7 +89,9 @@ class Enforcer:
         self._events: Final = events
         self._threads: Final = ThreadPoolExecutor(THREADS, thread_name_prefix="pod")
         self._turns: Final[defaultdict[str, asyncio.Lock]] = defaultdict(asyncio.Lock)
-        self._waiting: Final[dict[str, int]] = {}
+        self._waiting: Final[Counter[str]] = Counter()
+        self._ends: Final[dict[str, tuple[str, Callable[[str, str], None]]]] = {}
+        self._news: _News | None = _News(set(), set())
         self._counters: Final[dict[str, Counters]] = {}
         self._counted: Final[Counter[str]] = Counter()
         self._tasks: Final[set[asyncio.Future[Any]]] = set()
@@ -87,25 +104,29 @@ class Enforcer:
         for container in containers:
             if container.state not in _GONE:
                 by_sandbox[container.sandbox].append(container)
-        there = {sandbox.uid for sandbox in sandboxes}
+        news, self._news = self._news or _News(set(), set()), None
+        there = news.begun | {sandbox.uid for sandbox in sandboxes if sandbox.namespace not in self._excluded}
         async with asyncio.TaskGroup() as group:
             for sandbox in sandboxes:
                 # Stopped sandboxes are listed until they are removed, beside the one that took the pod over.
                 if sandbox.stopped:
                     group.create_task(self._guarded(self.stop_pod_sandbox(sandbox)))
-                    continue
-                intent = self._intent(sandbox)
-                if intent is not None:
+                elif sandbox.id not in news.ended and (intent := self._intent(sandbox)) is not None:
                     group.create_task(self._guarded(self._take(intent, sandbox, by_sandbox[sandbox.id])))
             for record in self.holder.ledger.all():
                 if record.uid not in there:
                     group.create_task(self._guarded(self._release(record)))
         await self.collect()
 
+    def disconnected(self) -> None:
+        """Learn that the runtime knows us no more: what it tells next is of another connection."""
+        self._news = _News(set(), set())
+
     async def run_pod_sandbox(self, sandbox: Sandbox) -> None:
         """Shape the pod's network, and put what is known of its disks in force."""
         intent = self._intent(sandbox)
         if intent is not None:
+            self._begins(sandbox)
             self._refuse(await self._take(intent, sandbox, ()))
 
     async def create_container(self, sandbox: Sandbox, container: Container) -> Adjustment:
@@ -113,13 +134,8 @@ class Enforcer:
         intent = self._intent(sandbox)
         if intent is None:
             return UNADJUSTED
-        held = await self._take(intent, sandbox, (container,))
-        adjustment = UNADJUSTED
-        try:
-            adjustment = _adjustment(await self._off_loop(self._class_of, intent, container))
-        except Refusal as refusal:
-            self._tell(intent, "rdt", refusal)
-            held = Held({**held.refusals, "rdt": refusal}, held.written)
+        self._begins(sandbox)
+        held, adjustment = await self._kept(self._created(intent, sandbox, container))
         self._refuse(held)
         return adjustment
 
@@ -128,19 +144,13 @@ class Enforcer:
         if self.holder.ledger.get(sandbox.uid) is not None:
             self.look_at(sandbox.uid)
 
-    async def stop_container(self, sandbox: Sandbox, container: Container) -> None:
-        """Do nothing: a container's limits are its pod's."""
-
     async def stop_pod_sandbox(self, sandbox: Sandbox) -> None:
         """Take our parts off the pod's network while they are still there."""
-        if self.holder.ledger.get(sandbox.uid) is not None:
-            await self._quietly(sandbox.uid, self.holder.stop, sandbox.uid, sandbox.id)
+        await self._end(sandbox, self.holder.stop)
 
     async def remove_pod_sandbox(self, sandbox: Sandbox) -> None:
         """Undo what is left, and forget the pod."""
-        if self.holder.ledger.get(sandbox.uid) is not None:
-            await self._quietly(sandbox.uid, self.holder.release, sandbox.uid, sandbox.id)
-            self._drop_if_gone(sandbox.uid)
+        await self._end(sandbox, self.holder.release)
 
     async def validate(self, validation: Validation) -> None:
         """Refuse a container that asks and would start otherwise than it was held: not asked of us, or adjusted by another."""
@@ -149,7 +159,7 @@ class Enforcer:
             return
         container, proposed, owners = validation.container, validation.adjustment, validation.owners
         record = self.holder.ledger.get(intent.uid)
-        if record is None or container.name not in {one.name for one in record.containers}:
+        if record is None or container.id not in {one.id for one in record.containers}:
             told = f"container {container.name} asks for limits that nobody put in force"
             raise Refusal("NotHeld", told, "create it again; if this stays, see the enforcer's log")
         wanted = await self._off_loop(self._class_of, intent, container)
@@ -174,20 +184,7 @@ class Enforcer:
 
     async def look(self, uid: str) -> None:
         """Hold a pod anew that is held already; what had to be written without being asked for anew was drift."""
-        record = self.holder.ledger.get(uid)
-        if record is None:
-            return
-        sandbox = intents.Sandbox(uid, record.namespace, record.name, record.intent.annotations, not record.netns)
-        intent = self._chosen(sandbox, record)
-        asked_anew = intent.remembered() != record.intent
-        held = await self._alone(uid, self.holder.renew, intent)
-        self._note(intent, held)
-        for kind, number in held.written.items():
-            if asked_anew:
-                self._log.info("limits-changed", pod=f"{intent.namespace}/{intent.name}", uid=uid, kind=kind)
-            else:
-                self._metrics.repairs.labels(kind).inc(number)
-                self._log.warning("drift-repaired", pod=f"{intent.namespace}/{intent.name}", uid=uid, kind=kind)
+        await self._kept(self._looked(uid))
 
     async def look_round(self) -> None:
         """Look at pods whose disk limits are others now, or of which something could not be made true.
@@ -195,7 +192,7 @@ class Enforcer:
         The kernel tells of interfaces by itself, see `changed`.
         """
         astray = await self._off_loop(self.holder.astray)
-        for uid in astray | self.trouble.keys():
+        for uid in astray | self.trouble.keys() | self._ends.keys():
             await self._guarded(self.look(uid))
         await self._guarded(self._watch_counters(YOUNG_ROUNDS))
 
@@ -218,8 +215,8 @@ class Enforcer:
         """Take away what bears our mark on this node and belongs to no pod."""
         try:
             removed = await self._off_loop(self._collect)
-        except Refusal as refusal:
-            self._log.warning("not-collected", reason=refusal.reason, told=str(refusal))
+        except (GoneError, Refusal) as error:
+            self._log.warning("not-collected", told=str(error))
             return
         if removed:
             self._log.info("collected", ifbs=removed)
@@ -269,7 +266,7 @@ class Enforcer:
         return {one.rdt_class for record in self.holder.ledger.all() for one in record.containers if one.rdt_class}
 
     def count(self) -> None:
-        """Count the pods that are held, by kind."""
+        """Count the pods that are held, by kind, and forget what was kept of others."""
         numbers = dict.fromkeys(KINDS, 0)
         for record in self.holder.ledger.all():
             numbers["disk"] += bool(record.io)
@@ -277,6 +274,10 @@ class Enforcer:
             numbers["rdt"] += any(one.rdt_class for one in record.containers)
         for kind, number in numbers.items():
             self._metrics.pods.labels(kind).set(number)
+        known = {record.uid for record in self.holder.ledger.all()} | self._waiting.keys()
+        for memory in (self.trouble, self.skipped, self._counters, self._counted, self._ends):
+            for uid in memory.keys() - known:
+                del memory[uid]
 
     def _intent(self, sandbox: Sandbox) -> Intent | None:
         """Return what a pod asks for; None: nothing, and it is held to nothing. Plain pods end here."""
@@ -297,19 +298,87 @@ class Enforcer:
         self._skip(intent)
         return intent
 
+    def _begins(self, sandbox: Sandbox) -> None:
+        if self._news is not None:
+            self._news.begun.add(sandbox.uid)
+
     def _class_of(self, intent: Intent, container: Container) -> RdtAdjustment:
         request = intent.asked.rdt
-        return self.rdt.adjust(request.class_of(container.name) if request is not None else None)
+        choice = request.class_of(container.name) if request is not None else None
+        if choice is not None and choice.own and "rdt" not in self.holder.enforced:
+            raise not_enforced("rdt")
+        return self.rdt.adjust(choice)
 
     async def _take(self, intent: Intent, sandbox: Sandbox, containers: Sequence[Container]) -> Held:
-        held = await self._alone(intent.uid, self.holder.take, intent, sandbox, containers)
-        self._note(intent, held)
-        return held
+        return await self._kept(self._taken(intent, sandbox, containers))
+
+    async def _taken(self, intent: Intent, sandbox: Sandbox, containers: Sequence[Container]) -> Held:
+        async with self._turn(intent.uid):
+            held = await self._off_loop(self.holder.take, intent, sandbox, containers)
+            self._ends.pop(intent.uid, None)
+            self._note(intent, held, ("disk", "network"))
+            return held
+
+    async def _created(self, intent: Intent, sandbox: Sandbox, container: Container) -> tuple[Held, Adjustment]:
+        async with self._turn(intent.uid):
+            held = await self._off_loop(self.holder.take, intent, sandbox, (container,))
+            adjustment = UNADJUSTED
+            try:
+                adjustment = _adjustment(await self._off_loop(self._class_of, intent, container))
+            except Refusal as refusal:
+                held = Held({**held.refusals, "rdt": refusal}, held.written)
+            self._note(intent, held, KINDS)
+            return held, adjustment
+
+    async def _looked(self, uid: str) -> None:
+        async with self._turn(uid):
+            if uid in self._ends and not await self._ended(uid, *self._ends[uid]):
+                return
+            # Not before its turn: what was done until then may have changed it.
+            record = self.holder.ledger.get(uid)
+            if record is None:
+                return
+            sandbox = intents.Sandbox(uid, record.namespace, record.name, record.intent.annotations, not record.netns)
+            watched = self.pods.get(sandbox) if self.pods is not None else None
+            intent = choose(sandbox, watched, record.intent)
+            if intent.source == "watch":
+                # The ledger has only what could be meant.
+                self._skip(intent)
+            asked_anew = intent.remembered() != record.intent
+            held = await self._off_loop(self.holder.renew, intent)
+            self._note(intent, held, ("disk", "network"))
+        for kind, number in held.written.items():
+            if asked_anew:
+                self._log.info("limits-changed", pod=f"{intent.namespace}/{intent.name}", uid=uid, kind=kind)
+            else:
+                self._metrics.repairs.labels(kind).inc(number)
+                self._log.warning("drift-repaired", pod=f"{intent.namespace}/{intent.name}", uid=uid, kind=kind)
 
     async def _release(self, record: Record) -> None:
         self._log.info("orphan", pod=f"{record.namespace}/{record.name}", uid=record.uid)
-        await self._quietly(record.uid, self.holder.release, record.uid)
-        self._drop_if_gone(record.uid)
+        await self._kept(self._ended_in_turn(record.uid, record.sandbox or _WITHOUT_SANDBOX, self.holder.release))
+
+    async def _end(self, sandbox: Sandbox, work: Callable[[str, str], None]) -> None:
+        """Undo something of a pod that is held, or is about to be by a call that we gave up waiting for."""
+        if self._news is not None:
+            self._news.ended.add(sandbox.id)
+        if self.holder.ledger.get(sandbox.uid) is not None or sandbox.uid in self._waiting:
+            await self._kept(self._ended_in_turn(sandbox.uid, sandbox.id, work))
+
+    async def _ended_in_turn(self, uid: str, sandbox: str, work: Callable[[str, str], None]) -> None:
+        async with self._turn(uid):
+            await self._ended(uid, sandbox, work)
+
+    async def _ended(self, uid: str, sandbox: str, work: Callable[[str, str], None]) -> bool:
+        """Undo something; what fails is tried again with the next look, and holds nobody's end up."""
+        try:
+            await self._off_loop(work, uid, sandbox)
+        except Refusal as refusal:
+            self._ends[uid] = (sandbox, work)
+            self._log.limited("not-undone", uid=uid, reason=refusal.reason, told=str(refusal))
+            return False
+        self._ends.pop(uid, None)
+        return True
 
     async def _guarded(self, work: Awaitable[object]) -> None:
         """See that a fault of ours with one pod keeps no other from what it asks for."""
@@ -319,9 +388,11 @@ class Enforcer:
             self._log.fault("pod-failed", cause=error)
 
     def _collect(self) -> list[str]:
-        known = {record.network.ifb for record in self.holder.ledger.all() if record.network is not None}
         removed: list[str] = []
-        for trace in self.holder.shaper.ours():
+        traces = self.holder.shaper.ours()
+        # Read after them: whatever is being made meanwhile was written down before it was made.
+        known = {record.network.ifb for record in self.holder.ledger.all() if record.network is not None}
+        for trace in traces:
             if trace.ifb not in known and not (trace.ifb == "" and self._is_held(trace.interface)):
                 self.holder.shaper.remove(trace.interface, trace.ifb)
                 removed.append(trace.ifb or (trace.interface.name if trace.interface else ""))
@@ -332,45 +403,56 @@ class Enforcer:
 
     # One pod after another.
 
-    async def _alone(self, uid: str, work: Callable[..., T], *args: object) -> T:
-        """Do blocking work of a pod when nothing else of it is done; it goes on when its caller is cancelled."""
+    @asynccontextmanager
+    async def _turn(self, uid: str) -> AsyncIterator[None]:
+        """Wait until nothing else of a pod is done; who comes first goes first."""
+        self._waiting[uid] += 1
+        try:
+            async with self._turns[uid]:
+                yield
+        finally:
+            self._waiting[uid] -= 1
+            if not self._waiting[uid]:
+                del self._waiting[uid], self._turns[uid]
 
-        async def turn() -> T:
-            self._waiting[uid] = self._waiting.get(uid, 0) + 1
-            try:
-                async with self._turns[uid]:
-                    return await self._off_loop(work, *args)
-            finally:
-                self._waiting[uid] -= 1
-                if not self._waiting[uid]:
-                    del self._waiting[uid], self._turns[uid]
-
-        task = asyncio.ensure_future(turn())
+    async def _kept(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do something that goes on when its caller is cancelled."""
+        task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        return await asyncio.shield(task)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(self._abandoned)
+            raise
+
+    def _abandoned(self, task: "asyncio.Future[Any]") -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._log.fault("pod-failed", cause=error)
 
     async def _off_loop(self, work: Callable[..., T], *args: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *args)
 
-    async def _quietly(self, uid: str, work: Callable[..., None], *args: object) -> None:
-        """Undo something: what fails is tried again with the next look, and holds nobody's end up."""
-        try:
-            await self._alone(uid, work, *args)
-        except Refusal as refusal:
-            self._log.warning("not-undone", uid=uid, reason=refusal.reason, told=str(refusal))
-
     # Who is told.
 
-    def _note(self, intent: Intent, held: Held) -> None:
+    def _note(self, intent: Intent, held: Held, judged: Collection[Kind]) -> None:
+        """Keep what could not be made true; of kinds that were not judged, what was kept of them stays."""
         before = self.trouble.pop(intent.uid, {})
-        if held.refusals:
-            self.trouble[intent.uid] = dict(held.refusals)
+        now = {kind: refusal for kind, refusal in before.items() if kind not in judged} | dict(held.refusals)
+        if now:
+            self.trouble[intent.uid] = now
         for kind, refusal in held.refusals.items():
-            was = before.get(kind)
-            if was is None or str(was) != str(refusal):
+            if str(before.get(kind)) != str(refusal):
                 self._metrics.failures.labels(kind).inc()
-            self._tell(intent, kind, refusal)
+                self._log.limited(
+                    "not-held",
+                    pod=f"{intent.namespace}/{intent.name}",
+                    uid=intent.uid,
+                    kind=kind,
+                    reason=refusal.reason,
+                    told=str(refusal),
+                )
+            self._event(intent, refusal.reason, str(refusal))
 
     def _skip(self, intent: Intent) -> None:
         if not intent.problems:
@@ -384,17 +466,6 @@ class Enforcer:
             self._metrics.skipped.labels(kind).inc()
         for problem in intent.problems:
             self._event(intent, "RequestMalformed", f"{problem}; this part is left out on the node, the rest is held")
-
-    def _tell(self, intent: Intent, kind: Kind, refusal: Refusal) -> None:
-        self._log.limited(
-            "not-held",
-            pod=f"{intent.namespace}/{intent.name}",
-            uid=intent.uid,
-            kind=kind,
-            reason=refusal.reason,
-            told=str(refusal),
-        )
-        self._event(intent, refusal.reason, str(refusal))
 
     def _event(self, about: Intent | Record, reason: str, note: str) -> None:
         if self._events is not None:
@@ -413,13 +484,6 @@ class Enforcer:
         if held.refusals:
             told = "; ".join(f"{kind}: {refusal}" for kind, refusal in held.refusals.items())
             raise Refusal("NotHeld", told)
-
-    def _drop_if_gone(self, uid: str) -> None:
-        if self.holder.ledger.get(uid) is None:
-            self.trouble.pop(uid, None)
-            self.skipped.pop(uid, None)
-            self._counters.pop(uid, None)
-            del self._counted[uid]
 
 
 def _adjustment(rdt: RdtAdjustment) -> Adjustment:

@@ -186,9 +186,6 @@ class Handler(Protocol):
     async def update_container(self, sandbox: Sandbox, container: Container) -> None:
         """Learn that a container's resources are about to be changed (VPA, in-place resize, CPU manager)."""
 
-    async def stop_container(self, sandbox: Sandbox, container: Container) -> None:
-        """Learn that a container has stopped."""
-
     async def stop_pod_sandbox(self, sandbox: Sandbox) -> None:
         """Learn that a pod is stopped; its network namespace may be gone already."""
 

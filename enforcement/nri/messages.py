@@ -26,7 +26,6 @@ SUBSCRIBED: Final = sum(
         pb.REMOVE_POD_SANDBOX,
         pb.CREATE_CONTAINER,
         pb.UPDATE_CONTAINER,
-        pb.STOP_CONTAINER,
         pb.VALIDATE_CONTAINER_ADJUSTMENT,
     )
 )

@@ -14,7 +14,6 @@ class Event(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REMOVE_POD_SANDBOX: _ClassVar[Event]
     CREATE_CONTAINER: _ClassVar[Event]
     UPDATE_CONTAINER: _ClassVar[Event]
-    STOP_CONTAINER: _ClassVar[Event]
     VALIDATE_CONTAINER_ADJUSTMENT: _ClassVar[Event]
 
 class ContainerState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
@@ -38,7 +37,6 @@ STOP_POD_SANDBOX: Event
 REMOVE_POD_SANDBOX: Event
 CREATE_CONTAINER: Event
 UPDATE_CONTAINER: Event
-STOP_CONTAINER: Event
 VALIDATE_CONTAINER_ADJUSTMENT: Event
 CONTAINER_UNKNOWN: ContainerState
 CONTAINER_CREATED: ContainerState
@@ -156,18 +154,6 @@ class UpdateContainerRequest(_message.Message):
     def __init__(self, pod: _Optional[_Union[PodSandbox, _Mapping]] = ..., container: _Optional[_Union[Container, _Mapping]] = ...) -> None: ...
 
 class UpdateContainerResponse(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
-
-class StopContainerRequest(_message.Message):
-    __slots__ = ("pod", "container")
-    POD_FIELD_NUMBER: _ClassVar[int]
-    CONTAINER_FIELD_NUMBER: _ClassVar[int]
-    pod: PodSandbox
-    container: Container
-    def __init__(self, pod: _Optional[_Union[PodSandbox, _Mapping]] = ..., container: _Optional[_Union[Container, _Mapping]] = ...) -> None: ...
-
-class StopContainerResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 

@@ -127,10 +127,9 @@ class Service:
                 return self._validation(pb.ValidateContainerAdjustmentRequest.FromString(call.payload))
             case "UpdateContainer":
                 update = pb.UpdateContainerRequest.FromString(call.payload)
-                return self._of_container(call.method, update.pod, update.container)
-            case "StopContainer":
-                stop = pb.StopContainerRequest.FromString(call.payload)
-                return self._of_container(call.method, stop.pod, stop.container)
+                sandbox, container = read_sandbox(update.pod), read_container(update.container)
+                work = partial(_empty, self._handler.update_container, sandbox, container)
+                return _Work(call.method, _about(sandbox, container), work)
             case "RunPodSandbox":
                 return self._of_sandbox(call.method, pb.RunPodSandboxRequest.FromString(call.payload).pod)
             case "StopPodSandbox":
@@ -190,11 +189,6 @@ class Service:
             "RemovePodSandbox": self._handler.remove_pod_sandbox,
         }[event]
         return _Work(event, _about(sandbox), partial(_empty, work, sandbox))
-
-    def _of_container(self, event: str, pod: pb.PodSandbox, said: pb.Container) -> _Work:
-        sandbox, container = read_sandbox(pod), read_container(said)
-        work = {"UpdateContainer": self._handler.update_container, "StopContainer": self._handler.stop_container}[event]
-        return _Work(event, _about(sandbox, container), partial(_empty, work, sandbox, container))
 
     async def _create(self, sandbox: Sandbox, container: Container) -> bytes:
         adjustment = await self._handler.create_container(sandbox, container)

@@ -55,7 +55,7 @@ async def test_what_it_hears(containerd: Containerd) -> None:
         await asyncio.to_thread(cri.remove_pod, pod)
         status = lab.plugin.status
     events = [event for event, _ in lab.handler.heard]
-    assert events == ["synchronize", "run", "create", "validate", "update", "stop-container", "stop", "remove"]
+    assert events == ["synchronize", "run", "create", "validate", "update", "stop", "remove"]
     heard = dict(lab.handler.heard)
 
     (sandbox,) = heard["run"]
@@ -81,7 +81,6 @@ async def test_what_it_hears(containerd: Containerd) -> None:
     assert created.cgroups_path == f"{pod.cgroup}/{container}"
     assert (heard["update"][1].state, heard["update"][1].id) == (State.RUNNING, container)
     assert heard["update"][1].pid > 0
-    assert heard["stop-container"][1].id == container
 
     assert (status.runtime.name, status.runtime.version) == ("containerd", await asyncio.to_thread(cri.version))
     assert status.runtime.nri

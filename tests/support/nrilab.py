@@ -51,10 +51,6 @@ class Recorder:
         """Hear of it."""
         await self._hear("update", sandbox, container)
 
-    async def stop_container(self, sandbox: Sandbox, container: Container) -> None:
-        """Hear of it."""
-        await self._hear("stop-container", sandbox, container)
-
     async def stop_pod_sandbox(self, sandbox: Sandbox) -> None:
         """Hear of it."""
         await self._hear("stop", sandbox)

@@ -28,8 +28,8 @@ LATER = b"\xfa\x3e\x03abc" + b"\xf0\x3e\x07"
 
 
 def test_what_is_subscribed_to() -> None:
-    """Exactly seven events: bits 1, 2, 3, 4, 8, 10 and 14. One that a runtime does not know would end the connection."""
-    assert SUBSCRIBED == 0b10_0010_1000_1111
+    """Exactly six events: bits 1, 2, 3, 4, 8 and 14. One that a runtime does not know would end the connection."""
+    assert SUBSCRIBED == 0b10_0000_1000_1111
     assert (PLUGIN_SERVICE, RUNTIME_SERVICE) == ("nri.pkg.api.v1alpha1.Plugin", "nri.pkg.api.v1alpha1.Runtime")
 
 

@@ -20,7 +20,7 @@ async def test_registration(runtime: Runtime, lab: Lab, first: str) -> None:
     peer = await runtime.plugin()
     if first == "register":
         await peer.register()
-    assert await peer.configure() == 0b10_0010_1000_1111
+    assert await peer.configure() == 0b10_0000_1000_1111
     if first == "configure":
         await peer.register()
     assert (await peer.registered) == pb.RegisterPluginRequest(

@@ -21,7 +21,6 @@ async def test_every_event(peer: Peer, lab: Lab) -> None:
         ("RunPodSandbox", pb.RunPodSandboxRequest(pod=pod())),
         ("CreateContainer", create()),
         ("UpdateContainer", pb.UpdateContainerRequest(pod=pod(), container=container)),
-        ("StopContainer", pb.StopContainerRequest(pod=pod(), container=container)),
         ("StopPodSandbox", pb.StopPodSandboxRequest(pod=pod())),
         ("RemovePodSandbox", pb.RemovePodSandboxRequest(pod=pod())),
         ("ValidateContainerAdjustment", pb.ValidateContainerAdjustmentRequest(pod=pod(), container=container)),
@@ -30,12 +29,12 @@ async def test_every_event(peer: Peer, lab: Lab) -> None:
         assert (said.code, said.told) == (0, "")
         if method != "CreateContainer":
             assert said.payload == b""
-    events = ["run", "create", "update", "stop-container", "stop", "remove", "validate"]
+    events = ["run", "create", "update", "stop", "remove", "validate"]
     assert [event for event, _ in lab.handler.heard] == events
     sandbox, container_ = Sandbox("s-web", "u-web", "web", "shop"), Container("c1", "", "app")
     assert lab.handler.heard[0] == ("run", (sandbox,))
     assert lab.handler.heard[2] == ("update", (sandbox, container_))
-    await lab.until(lambda: len(lab.observed) == 7)
+    await lab.until(lambda: len(lab.observed) == 6)
     assert {outcome for _, outcome in lab.observed} == {"ok"}
     assert all(0 <= seconds < SECONDS for seconds in lab.took)
 
