@@ -125,6 +125,9 @@ class _Daemon:
             if self.report is not None:
                 following.append(self.report.follow())
             tasks = [asyncio.ensure_future(one) for one in following]
+            for task in tasks:
+                # Without one of them we would hold less than we say: the end is seen, and a new process begins.
+                task.add_done_callback(lambda done: stop.ask() if not done.cancelled() and done.exception() else None)
             await self._first_list()
             await self.plugin.run(stop)
             for task in tasks:
@@ -293,6 +296,8 @@ class _Daemon:
         self.metrics.connected.set(int(status.connected))
         if status.connected:
             self.metrics.connections.inc()
+        else:
+            self.enforcer.disconnected()
         self._turned.set()
 
     def _noted(self, result: Result, reason: str) -> None:

@@ -65,14 +65,12 @@ class Holder:
         self.cgroups: Final = cgroups
         self.shaper: Final = shaper
         self.ledger: Final = ledger
+        self.enforced: Final = enforced
         self._links: Final = links
         self._places: Final = places
-        self._enforced: Final = enforced
 
     def take(self, intent: Intent, sandbox: Sandbox, containers: Iterable[Container] = ()) -> Held:
         """Hold a pod whose sandbox runs, with those of its containers that are there or about to be.
-
-        What an earlier sandbox of the pod left is undone first: its interface has gone, its cgroup may be another.
 
         Args:
             intent: What it asks for.
@@ -170,9 +168,7 @@ class Holder:
 
     def _of(self, intent: Intent, sandbox: Sandbox) -> Record:
         there = self.ledger.get(intent.uid)
-        if there is not None and (there.sandbox != sandbox.id or there.netns != sandbox.netns):
-            there = msgspec.structs.replace(self._unshape(there), sandbox=sandbox.id, netns=sandbox.netns)
-        if there is None or there.cgroup != sandbox.cgroup_parent:
+        if there is None:
             there = Record(
                 uid=intent.uid,
                 namespace=intent.namespace,
@@ -181,21 +177,30 @@ class Holder:
                 sandbox=sandbox.id,
                 cgroup=sandbox.cgroup_parent,
                 inode=_NOWHERE,
-                netns=sandbox.netns,
             )
-        return msgspec.structs.replace(there, intent=intent.remembered())
+        return msgspec.structs.replace(
+            there,
+            intent=intent.remembered(),
+            sandbox=sandbox.id,
+            cgroup=sandbox.cgroup_parent,
+            inode=there.inode if there.cgroup == sandbox.cgroup_parent else _NOWHERE,
+            netns=sandbox.netns,
+        )
 
     def _hold(self, record: Record, intent: Intent, refusals: dict[Kind, Refusal]) -> Held:
-        enforced = self._enforced
+        try:
+            # Before all else: what fails below is known, and tried again.
+            self.ledger.put(record)
+        except Refusal as refusal:
+            return Held(dict.fromkeys(intent.kinds, refusal) | refusals)
         written: dict[Kind, int] = {}
         steps: tuple[tuple[Kind, Callable[[Record, Intent], tuple[Record, int]]], ...] = (
             ("disk", self._hold_disk),
             ("network", self._hold_network),
         )
         for kind, step in steps:
-            if kind not in enforced and kind in intent.kinds:
-                told = f"{kind} limits are not held on this node"
-                refusals.setdefault(kind, Refusal("NotEnforced", told, "see noisegate node preflight"))
+            if kind not in self.enforced and kind in intent.kinds:
+                refusals.setdefault(kind, not_enforced(kind))
                 continue
             try:
                 record, written[kind] = step(record, intent)
@@ -207,7 +212,6 @@ class Holder:
     def _hold_disk(self, record: Record, intent: Intent) -> tuple[Record, int]:
         request = intent.asked.disk
         if request is None and not record.io:
-            self.ledger.put(record)
             return record, 0
         check_own(record.cgroup, record.uid)
         inode = self.cgroups.identity(record.cgroup)
@@ -244,10 +248,7 @@ class Holder:
     def _hold_network(self, record: Record, intent: Intent) -> tuple[Record, int]:
         rates = network.wanted(intent.asked.network)
         if rates == UNSHAPED:
-            changed = record.network is not None
-            record = self._unshape(record)
-            self.ledger.put(record)
-            return record, int(changed)
+            return self._unshape(record), int(record.network is not None)
         try:
             return self._shape(record, rates)
         except GoneError as error:
@@ -255,10 +256,13 @@ class Holder:
             raise Refusal("NetworkGone", told, "the pod is ending, or gets another sandbox") from error
 
     def _shape(self, record: Record, rates: Rates) -> tuple[Record, int]:
+        ifb = network.ifb_name(record.sandbox)
+        if record.network is not None and record.network.ifb != ifb:
+            # Of an earlier sandbox of the pod: its interface has gone, its ifb stays.
+            record = self._unshape(record)
         interface = self._links.find(record.netns)
         if record.network is not None and record.network.interface != interface:
             record = self._unshape(record)
-        ifb = network.ifb_name(record.sandbox)
         seen = self.shaper.observe(interface, ifb)
         refused = network.judge(interface, rates, seen)
         if refused is not None:
@@ -301,6 +305,11 @@ class Holder:
         except Refusal as refusal:
             if refusal.reason != "CgroupGone":
                 raise
+
+
+def not_enforced(kind: Kind) -> Refusal:
+    """Return why a kind that is switched off on this node is refused."""
+    return Refusal("NotEnforced", f"{kind} is not enforced on this node", "see noisegate node preflight")
 
 
 def places_of(record: Record) -> dict[str, Device]:
