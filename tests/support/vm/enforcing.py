@@ -107,7 +107,7 @@ class Enforcer:
         return self._node.run("env", f"PYTHONPATH={PROGRAM}", *_command(*words, *more), check=False)
 
     def status(self) -> NodeStatus:
-        """Return all that it says of itself and its pods, without a Python of the node's being started for it.
+        """Return all that it says of itself and its pods.
 
         Raises:
             OSError: It does not run.
