@@ -1,32 +1,29 @@
 """The control plane that the tests of this folder share; each test has a namespace of its own in it."""
 
-import os
 import secrets
 from collections.abc import Iterator
 
 import pytest
+from binaries import CONTROL_PLANE, find
 from controlplane import Api, ControlPlane, start
-from controlplane.binaries import UnavailableError
-
-REQUIRED = "NOISEGATE_REQUIRE_TIERS"
-"""Environment: comma list of tiers that may not be skipped."""
+from tiers import UnavailableError, absent
 
 
-def unavailable(error: UnavailableError) -> None:
-    """Skip the tier by name, or fail where it is required."""
-    if "apiserver" in os.environ.get(REQUIRED, "").split(","):
-        pytest.fail(f"tier apiserver: {error}")
-    pytest.skip(f"tier apiserver: {error}")
+@pytest.fixture(scope="session", autouse=True)
+def _programs() -> None:
+    """Without the programs of a control plane the whole tier is skipped, by its name."""
+    try:
+        for program in CONTROL_PLANE:
+            find(program)
+    except UnavailableError as error:
+        absent("apiserver", error)
 
 
 @pytest.fixture(scope="session")
 def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     """A control plane for all tests."""
-    try:
-        with start(tmp_path_factory.mktemp("control-plane"), users=("somebody",)) as plane:
-            yield plane
-    except UnavailableError as error:
-        unavailable(error)
+    with start(tmp_path_factory.mktemp("control-plane"), users=("somebody",)) as plane:
+        yield plane
 
 
 @pytest.fixture

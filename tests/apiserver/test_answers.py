@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -21,7 +22,6 @@ from noisegate.webhook.world import shipped_rules
 
 pytestmark = pytest.mark.apiserver
 
-ROOT: Final = Path(__file__).parents[2]
 SHIPPED: Final = rules.load(Path(shipped_rules()).read_bytes(), "mutations.yaml")
 NETWORK: Final = "networkio.kubernetes.io/resources"
 DISK: Final = "blockio.kubernetes.io/resources"
@@ -124,7 +124,7 @@ def test_warn_mode_admits_warns_and_prepares_what_is_sound(plane: ControlPlane, 
 
 def test_check_is_a_plugin_of_kubectl(plane: ControlPlane) -> None:
     """`kubectl noisegate check` says the same as the server, before anything is applied."""
-    path = f"{ROOT / '.venv' / 'bin'}:{os.environ['PATH']}"
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     command = [str(find("kubectl")), "noisegate", "check", "-"]
     done = subprocess.run(  # noqa: S603  (the real kubectl)
         command,

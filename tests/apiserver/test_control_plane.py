@@ -1,9 +1,10 @@
 """The control plane that the other tests stand on is what it says."""
 
+import socket
 from pathlib import Path
 
 import pytest
-from controlplane import Api, ControlPlane, Mounted
+from controlplane import Api, ControlPlane, Mounted, plane, start
 from controlplane.plane import encoded
 
 pytestmark = pytest.mark.apiserver
@@ -17,7 +18,7 @@ spec: {containers: [{name: app, image: pause}]}
 
 
 def test_it_is_the_release_that_was_asked_for(api: Api, control_plane: ControlPlane) -> None:
-    """The API server is of the pinned version."""
+    """The API server is of the pinned version, or that of the binaries that were given."""
     assert api.get("/version").body["gitVersion"] == control_plane.version
 
 
@@ -69,3 +70,20 @@ def test_a_mount_swings(api: Api, namespace: str, tmp_path: Path, control_plane:
 def test_its_own_metrics_are_read(control_plane: ControlPlane) -> None:
     """Numbers of the API server can be looked up."""
     assert control_plane.metric("apiserver_request_total", verb="GET") > 0
+
+
+@pytest.mark.parametrize("place", [0, 2], ids=["etcd", "API server"])
+def test_a_port_that_somebody_took_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: int) -> None:
+    """Between the look for a free port and its use lies time: it is tried once more with others."""
+    free = plane._free_ports
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        chosen = free(3)
+        chosen[place] = taken.getsockname()[1]
+        answers = [chosen]
+        monkeypatch.setattr(plane, "_free_ports", lambda count: answers.pop() if answers else free(count))
+        with start(tmp_path, networks=False) as started:
+            assert started.api.get("/readyz").status == 200
+            assert started.port != chosen[2]
+    assert answers == []

@@ -123,7 +123,9 @@ class Program:
 def _with(hosts: Path | None) -> list[str]:
     if hosts is None:
         return []
-    return ["unshare", "--mount", "sh", "-c", f'mount --bind {hosts} /etc/hosts && exec "$@"', "sh"]
+    # Who is not root is root in a user namespace of its own.
+    rights = [] if os.geteuid() == 0 else ["--map-root-user"]
+    return ["unshare", *rights, "--mount", "sh", "-c", f'mount --bind {hosts} /etc/hosts && exec "$@"', "sh"]
 
 
 def webhook(folder: Path, settings: Mapping[str, Any], name: str = "webhook", port: int = 0) -> Program:

@@ -1,4 +1,4 @@
-"""A client of an API server, for tests: one call, one answer, and nothing is retried."""
+"""A client of an API server, for tests: one call, one answer; tried again only where a kept connection had gone meanwhile."""
 
 import http.client
 import json
@@ -10,6 +10,8 @@ from urllib.parse import quote, urlencode
 
 import yaml
 
+SECONDS: Final = 120.0
+"""For an answer: thousands of objects may be deleted by one call."""
 PLURALS: Final = {
     "NetworkAttachmentDefinition": "network-attachment-definitions",
     "Ingress": "ingresses",
@@ -53,9 +55,11 @@ class Api:
         port: On loopback.
         trust: What the client trusts.
         token: Who it is.
+        seconds: For an answer.
     """
 
-    def __init__(self, port: int, trust: ssl.SSLContext, token: str) -> None:
+    def __init__(self, port: int, trust: ssl.SSLContext, token: str, seconds: float = SECONDS) -> None:
+        self._seconds: Final = seconds
         self._port: Final = port
         self._trust: Final = trust
         self._token: Final = token
@@ -95,7 +99,9 @@ class Api:
     def _connection(self) -> http.client.HTTPSConnection:
         connection: http.client.HTTPSConnection | None = getattr(self._mine, "connection", None)
         if connection is None or self._mine.era != self._era:
-            connection = http.client.HTTPSConnection("127.0.0.1", self._port, context=self._trust, timeout=60)
+            connection = http.client.HTTPSConnection(
+                "127.0.0.1", self._port, context=self._trust, timeout=self._seconds
+            )
             connection.connect()
             self._opened.append(connection)
             self._mine.connection = connection

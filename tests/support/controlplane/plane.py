@@ -3,8 +3,10 @@
 import base64
 import contextlib
 import ctypes
+import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import ssl
@@ -15,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 import trustme
-from binaries import find, upstream
+from binaries import RECIPES, find, upstream
 from prometheus_client.parser import text_string_to_metric_families
 
 from controlplane.api import Api
@@ -44,7 +46,7 @@ class ControlPlane:
         self.port: Final = port
         self.url: Final = f"https://127.0.0.1:{port}"
         self.ca_file: Final = folder / "ca.crt"
-        self.version: Final = upstream("kubernetes").version
+        self.version: Final = _version()
         self.server: _Process
         self._trust: Final = ssl.create_default_context(cafile=str(self.ca_file))
         self._tokens: Final = {user: f"token-of-{user}" for user in users}
@@ -80,12 +82,10 @@ class ControlPlane:
 
     def await_ready(self) -> None:
         """Wait until the API server is ready."""
-        end = time.monotonic() + SECONDS
-        while not _answers(self.api, "/readyz"):
-            if self.server.process.poll() is not None or time.monotonic() > end:
-                told = self.server.log.read_text(errors="replace")[-3000:]
-                raise RuntimeError(f"the API server did not come up:\n{told}")
-            time.sleep(0.05)
+        # Whoever has taken its port meanwhile may never say anything.
+        probe = Api(self.port, self._trust, self._tokens[ADMIN], seconds=2.0)
+        _await("the API server", self.server, lambda: _answers(probe, "/readyz"))
+        probe.close()
 
     def close(self) -> None:
         """Close the connections of all clients."""
@@ -167,52 +167,21 @@ def start(
     Raises:
         UnavailableError: Its programs are not there.
     """
-    etcd, kube_apiserver = find("etcd"), find("kube-apiserver")
-    client, peer, port = _free_ports(3)
-    _write_keys(folder)
     names = (ADMIN, *users)
+    given = ([] if controller_manager else ["--disable-admission-plugins=ServiceAccount"]) + list(flags)
+    _write_keys(folder)
     rows = [f'token-of-{name},{name},{name},"{"system:masters" if name == ADMIN else "tests"}"' for name in names]
     (folder / "tokens.csv").write_text("\n".join(rows) + "\n")
     with contextlib.ExitStack() as ends:
-        urls = f"http://127.0.0.1:{client}", f"http://127.0.0.1:{peer}"
-        ends.enter_context(
-            _running(
-                folder / "etcd.log",
-                [
-                    str(etcd),
-                    "--unsafe-no-fsync",
-                    f"--data-dir={folder / 'etcd'}",
-                    f"--listen-client-urls={urls[0]}",
-                    f"--advertise-client-urls={urls[0]}",
-                    f"--listen-peer-urls={urls[1]}",
-                    f"--initial-advertise-peer-urls={urls[1]}",
-                    f"--initial-cluster=default={urls[1]}",
-                    "--log-level=warn",
-                ],
-            )
-        )
-        command = [
-            str(kube_apiserver),
-            f"--etcd-servers={urls[0]}",
-            f"--secure-port={port}",
-            "--bind-address=127.0.0.1",
-            f"--cert-dir={folder}",
-            f"--tls-cert-file={folder / 'apiserver.crt'}",
-            f"--tls-private-key-file={folder / 'apiserver.key'}",
-            "--service-account-issuer=https://noisegate.test",
-            f"--service-account-key-file={folder / 'accounts.key'}",
-            f"--service-account-signing-key-file={folder / 'accounts.key'}",
-            "--service-cluster-ip-range=10.0.0.0/24",
-            "--authorization-mode=RBAC",
-            f"--token-auth-file={folder / 'tokens.csv'}",
-        ]
-        if not controller_manager:
-            command.append("--disable-admission-plugins=ServiceAccount")
-        log = folder / "kube-apiserver.log"
-        plane = ControlPlane(folder, port, names)
-        plane.server = _Process(log, [*command, *flags])
-        ends.callback(plane.end)
-        plane.await_ready()
+        try:
+            plane = _started(folder, names, given, ends)
+        except _PortTakenError:
+            # By somebody else, between our look for a free one and its use.
+            ends.close()
+            for name in ("etcd", "etcd.log", "kube-apiserver.log"):
+                shutil.rmtree(folder / name, ignore_errors=True)
+                (folder / name).unlink(missing_ok=True)
+            plane = _started(folder, names, given, ends)
         # The API server makes the namespace itself, up to two seconds after it is ready.
         plane.wait("namespace default", lambda: _answers(plane.api, "/api/v1/namespaces/default"))
         if controller_manager:
@@ -236,6 +205,80 @@ def start(
             yield plane
         finally:
             plane.close()
+
+
+def _started(folder: Path, names: Sequence[str], flags: Sequence[str], ends: contextlib.ExitStack) -> ControlPlane:
+    """Start etcd and the API server, and wait for both."""
+    client, peer, port = _free_ports(3)
+    urls = f"http://127.0.0.1:{client}", f"http://127.0.0.1:{peer}"
+    etcd = _Process(
+        folder / "etcd.log",
+        [
+            str(find("etcd")),
+            "--unsafe-no-fsync",
+            f"--data-dir={folder / 'etcd'}",
+            f"--listen-client-urls={urls[0]}",
+            f"--advertise-client-urls={urls[0]}",
+            f"--listen-peer-urls={urls[1]}",
+            f"--initial-advertise-peer-urls={urls[1]}",
+            f"--initial-cluster=default={urls[1]}",
+            "--log-level=warn",
+        ],
+    )
+    ends.callback(etcd.end)
+    _await("etcd", etcd, lambda: _is_healthy(client))
+    command = [
+        str(find("kube-apiserver")),
+        f"--etcd-servers={urls[0]}",
+        f"--secure-port={port}",
+        "--bind-address=127.0.0.1",
+        f"--cert-dir={folder}",
+        f"--tls-cert-file={folder / 'apiserver.crt'}",
+        f"--tls-private-key-file={folder / 'apiserver.key'}",
+        "--service-account-issuer=https://noisegate.test",
+        f"--service-account-key-file={folder / 'accounts.key'}",
+        f"--service-account-signing-key-file={folder / 'accounts.key'}",
+        "--service-cluster-ip-range=10.0.0.0/24",
+        "--authorization-mode=RBAC",
+        f"--token-auth-file={folder / 'tokens.csv'}",
+        # Tests delete pods by thousands.
+        "--delete-collection-workers=8",
+    ]
+    plane = ControlPlane(folder, port, names)
+    plane.server = _Process(folder / "kube-apiserver.log", [*command, *flags])
+    ends.callback(plane.end)
+    plane.await_ready()
+    return plane
+
+
+class _PortTakenError(RuntimeError):
+    """Somebody else listens where a program was to listen."""
+
+
+def _await(what: str, process: "_Process", done: Callable[[], bool]) -> None:
+    end = time.monotonic() + SECONDS
+    while not done():
+        if process.process.poll() is not None or time.monotonic() > end:
+            told = process.log.read_text(errors="replace")[-3000:]
+            kind = _PortTakenError if "address already in use" in told else RuntimeError
+            raise kind(f"{what} did not come up:\n{told}")
+        time.sleep(0.05)
+
+
+def _is_healthy(port: int) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1)
+    with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):
+        connection.request("GET", "/health")
+        return connection.getresponse().status == 200
+    return False
+
+
+def _version() -> str:
+    """Return the release that is to run: the pinned one, or what the ready binaries say that they are."""
+    if not os.environ.get(RECIPES["kubernetes"].ready):
+        return upstream("kubernetes").version
+    done = subprocess.run([str(find("kube-apiserver")), "--version"], capture_output=True, text=True, check=True)
+    return done.stdout.split()[-1]
 
 
 def _answers(api: Api, path: str) -> bool:
