@@ -4,8 +4,8 @@ Blocking, one pod at a time; called in threads. Whoever dies in between leaves a
 same again, or undoes it.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Final, NamedTuple
 
 import msgspec
@@ -295,16 +295,24 @@ class Holder:
         """Bring io.max back to what it was, if the cgroup is still the same one."""
         if not record.io:
             return
-        try:
+        with _without("CgroupGone"):
             if self.cgroups.identity(record.cgroup) != record.inode:
                 return
             observed = self.cgroups.read_io(record.cgroup)
             before = {one.device: one.before for one in record.io}
             for action in disk.undo(record.cgroup, observed, before):
-                self.cgroups.write_io(action, record.uid)
-        except Refusal as refusal:
-            if refusal.reason != "CgroupGone":
-                raise
+                # Of a disk that was unplugged all lines went with it.
+                with _without("DeviceNotThrottled"):
+                    self.cgroups.write_io(action, record.uid)
+
+
+@contextmanager
+def _without(reason: str) -> Iterator[None]:
+    try:
+        yield
+    except Refusal as refusal:
+        if refusal.reason != reason:
+            raise
 
 
 def not_enforced(kind: Kind) -> Refusal:
