@@ -98,6 +98,7 @@ class Cri:
         labels: Mapping[str, str] | None = None,
         cgroup: str = "",
         host_network: bool = False,
+        attempt: int = 0,
     ) -> Pod:
         """Run a pod sandbox.
 
@@ -108,6 +109,7 @@ class Cri:
             labels: Of the pod, likewise.
             cgroup: `cgroup_parent`; by default where a kubelet with the cgroupfs driver has a Burstable pod.
             host_network: Whether the pod is in the node's network.
+            attempt: Number of the pod's earlier sandboxes.
 
         Raises:
             CriError: The runtime refused.
@@ -115,7 +117,9 @@ class Cri:
         uid = uid or str(uuid.uuid4())
         cgroup = cgroup or f"/kubepods/burstable/pod{uid}"
         config = pb.PodSandboxConfig(
-            metadata=pb.PodSandboxMetadata(name=name or f"pod-{next(self._numbers)}", uid=uid, namespace="default"),
+            metadata=pb.PodSandboxMetadata(
+                name=name or f"pod-{next(self._numbers)}", uid=uid, namespace="default", attempt=attempt
+            ),
             annotations=annotations,
             labels=labels,
             linux=pb.LinuxPodSandboxConfig(
