@@ -164,7 +164,7 @@ class Lab:
 
     def rates(self, sandbox: Sandbox) -> Rates:
         """Return what holds a pod's interface."""
-        link = self.network.links()[self.interface(sandbox).index]
+        link = self.network.link(self.interface(sandbox))
         ifb = self.network.ifb(link.redirect) if link.redirect else None
         return UNSHAPED._replace(ingress=link.htb, egress=ifb.htb if ifb else None)
 

@@ -12,8 +12,10 @@ with any number of the parts made. Any number of processes may open the same fol
 """
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 from uuid import uuid4
 
 import msgspec
@@ -26,15 +28,18 @@ from noisegate.enforcement.plan.network import Counters, Shaped
 from noisegate.enforcement.refusal import Refusal
 
 
-class _Link(msgspec.Struct):
+class VethLink(msgspec.Struct):
+    """The host's end of a veth pair: our htb's rate, the ifb that our filter sends to, a foreign root qdisc's kind."""
+
     name: str
-    netns: str
+    foreign: str = ""
     htb: int | None = None
     redirect: str = ""
-    foreign: str = ""
 
 
-class _Ifb(msgspec.Struct):
+class Ifb(msgspec.Struct):
+    """An ifb of ours; htb: the rate that holds on it."""
+
     htb: int | None = None
 
 
@@ -48,54 +53,65 @@ class FakeNetwork:
     def __init__(self, root: Path) -> None:
         self._links: Final = root / "links"
         self._ifbs: Final = root / "ifbs"
+        self._netns: Final = root / "netns"
         self._beside: Final = root / "beside"
-        for folder in (self._links, self._ifbs, self._beside):
+        for folder in (self._links, self._ifbs, self._netns, self._beside):
             folder.mkdir(parents=True, exist_ok=True)
 
     def pod(self, netns: str, foreign: str = "") -> Interface:
         """Make the veth pair of a pod; `foreign` is a root qdisc that somebody else puts on the host's end."""
-        number = 1 + len(list(self._beside.glob("taken-*")))
-        (self._beside / f"taken-{number}").touch()  # an index does not come again
-        self.put_link(number, _Link(f"veth{number}", netns, foreign=foreign))
+        taken = self._beside / "taken"
+        number = 1 + (int(taken.read_text()) if taken.exists() else 0)
+        taken.write_text(str(number))  # an index does not come again
+        self.put_link(number, VethLink(f"veth{number}", foreign))
+        (self._netns / quote(netns, safe="")).write_text(str(number))
         return Interface(number, f"veth{number}")
 
     def end(self, netns: str) -> None:
         """Let a network namespace go, and with it the veth pair; an ifb stays."""
-        for number, link in self.links().items():
-            if link.netns == netns:
-                (self._links / str(number)).unlink()
+        file = self._netns / quote(netns, safe="")
+        if file.exists():
+            (self._links / file.read_text()).unlink()
+            file.unlink()
 
     def unlimit(self, interface: Interface) -> None:
         """Take our qdisc off an interface, as a stranger does."""
-        self.put_link(interface.index, msgspec.structs.replace(self.links()[interface.index], htb=None))
+        self.put_link(interface.index, msgspec.structs.replace(self.link(interface), htb=None))
 
     def snapshot(self) -> dict[str, str]:
         """Return everything there is."""
         files = [*self._links.iterdir(), *self._ifbs.iterdir()]
         return {f"{file.parent.name}/{file.name}": file.read_text() for file in sorted(files)}
 
-    def links(self) -> dict[int, _Link]:
-        """Return the interfaces by their index."""
-        found = {}
-        for file in self._links.iterdir():
-            found[int(file.name)] = msgspec.json.decode(file.read_bytes(), type=_Link)
-        return found
+    def find(self, netns: str) -> int | None:
+        """Return the index of the host's end of a namespace's eth0."""
+        try:
+            return int((self._netns / quote(netns, safe="")).read_text())
+        except FileNotFoundError:
+            return None
 
-    def link(self, interface: Interface) -> _Link:
+    def links(self) -> dict[int, VethLink]:
+        """Return all interfaces by their index."""
+        return {int(file.name): msgspec.json.decode(file.read_bytes(), type=VethLink) for file in self._links.iterdir()}
+
+    def link(self, interface: Interface) -> VethLink:
         """Return an interface.
 
         Raises:
             GoneError: It is no more.
         """
-        found = self.links().get(interface.index)
+        try:
+            found = msgspec.json.decode((self._links / str(interface.index)).read_bytes(), type=VethLink)
+        except FileNotFoundError:
+            found = None
         if found is None or found.name != interface.name:
             raise GoneError(f"{interface.name} is no more")
         return found
 
-    def ifb(self, name: str) -> _Ifb | None:
+    def ifb(self, name: str) -> Ifb | None:
         """Return an ifb."""
         try:
-            return msgspec.json.decode((self._ifbs / name).read_bytes(), type=_Ifb)
+            return msgspec.json.decode((self._ifbs / name).read_bytes(), type=Ifb)
         except FileNotFoundError:
             return None
 
@@ -103,11 +119,11 @@ class FakeNetwork:
         """Return the names of all."""
         return sorted(file.name for file in self._ifbs.iterdir())
 
-    def put_link(self, number: int, link: _Link) -> None:
+    def put_link(self, number: int, link: VethLink) -> None:
         """Replace an interface's state."""
         self._put(self._links / str(number), link)
 
-    def put_ifb(self, name: str, ifb: _Ifb) -> None:
+    def put_ifb(self, name: str, ifb: Ifb) -> None:
         """Replace an ifb's state."""
         self._put(self._ifbs / name, ifb)
 
@@ -132,14 +148,18 @@ class FakeLinks(Links):
         """See `Links.find`."""
         if not netns:
             raise Refusal("HostNetwork", "the pod is in the node's own network namespace")
-        for number, link in self._network.links().items():
-            if link.netns == netns:
-                return Interface(number, link.name)
-        raise GoneError(f"{netns} is no network namespace any more")
+        number = self._network.find(netns)
+        if number is None:
+            raise GoneError(f"{netns} is no network namespace any more")
+        return Interface(number, f"veth{number}")
 
     def gone(self, interface: Interface) -> bool:
         """See `Links.gone`."""
-        return interface.index not in self._network.links()
+        try:
+            self._network.link(interface)
+        except GoneError:
+            return True
+        return False
 
 
 class FakeShaper(Shaper):
@@ -176,18 +196,18 @@ class FakeShaper(Shaper):
             network.delete_ifb(ifb)
             return
         if network.ifb(ifb) is None:
-            network.put_ifb(ifb, _Ifb())
-        network.put_ifb(ifb, _Ifb(rates.egress))
+            network.put_ifb(ifb, Ifb())
+        network.put_ifb(ifb, Ifb(rates.egress))
         network.put_link(interface.index, msgspec.structs.replace(link, redirect=ifb))
 
     def remove(self, interface: Interface | None, ifb: str) -> None:
         """See `Shaper.remove`."""
         self._may("remove", interface.name if interface else ifb)
-        if interface is not None and self._network.links().get(interface.index, _Link("", "")).name == interface.name:
-            for ours in ("redirect", "htb"):
-                link = self._network.link(interface)
-                none = "" if ours == "redirect" else None
-                self._network.put_link(interface.index, msgspec.structs.replace(link, **{ours: none}))
+        with suppress(GoneError):
+            if interface is not None:
+                link = msgspec.structs.replace(self._network.link(interface), redirect="")
+                self._network.put_link(interface.index, link)
+                self._network.put_link(interface.index, msgspec.structs.replace(link, htb=None))
         if IFB.fullmatch(ifb):
             self._network.delete_ifb(ifb)
 
