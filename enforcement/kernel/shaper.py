@@ -165,8 +165,8 @@ class Shaper:
                 if _is_ours(qdisc):
                     sends.setdefault(qdisc.ifindex, "")
                 elif qdisc.parent == INGRESS:
-                    for each in route.filters(qdisc.ifindex, AT_INGRESS):
-                        if _is_our_filter(each):
+                    with _whatever_has_gone():
+                        for each in filter(_is_our_filter, route.filters(qdisc.ifindex, AT_INGRESS)):
                             sends[qdisc.ifindex] = ifbs.get(each.target, "")
             found = [Trace(None, name) for name in ifbs.values() if name not in sends.values()]
             for ifindex, name in sends.items():

@@ -70,7 +70,7 @@ def inside(descriptor: int) -> Iterator[None]:
 
 def run(command: str) -> str:
     """Run `ip` or `tc` in the thread's namespace."""
-    done = subprocess.run(shlex.split(command), capture_output=True, text=True, check=False)  # noqa: S603 - written here
+    done = subprocess.run(shlex.split(command), capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{command}: {done.stderr}"
     return done.stdout
 
