@@ -86,12 +86,12 @@ def test_its_files_can_be_used(cluster: ControlPlane) -> None:
 
 
 def test_the_daemon_set_is_one_on_each_node_and_no_more_than_it_needs(cluster: ControlPlane) -> None:
-    """Never two at once, two capabilities, no way to gain more, nothing writable but what it writes."""
+    """Never two at once, three capabilities, no way to gain more, nothing writable but what it writes."""
     spec = cluster.api.get("/apis/apps/v1/namespaces/noisegate-node/daemonsets/noisegate-node").body["spec"]
     assert spec["updateStrategy"]["rollingUpdate"] == {"maxUnavailable": 1, "maxSurge": 0}
     (container,) = spec["template"]["spec"]["containers"]
     security = container["securityContext"]
-    assert security["capabilities"] == {"drop": ["ALL"], "add": ["NET_ADMIN", "SYS_CHROOT"]}
+    assert security["capabilities"] == {"drop": ["ALL"], "add": ["NET_ADMIN", "BPF", "SYS_CHROOT"]}
     assert security["allowPrivilegeEscalation"] is False
     assert security["readOnlyRootFilesystem"] is True
     assert "privileged" not in security
