@@ -3,6 +3,7 @@
 import base64
 import http.client
 import json
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -15,6 +16,8 @@ from builders import container, pod, review
 from controlplane import Api, ControlPlane, start
 from installed import Certificates
 from replicas import Program
+
+from noisegate.webhook.live import MISSING_SECONDS
 
 pytestmark = pytest.mark.apiserver
 
@@ -146,17 +149,20 @@ def test_what_changes_and_what_is_deleted(
     refused = asking.mutate(pod({NETWORKS: "n"}), namespace)["status"]["message"]
     assert "NG413" in refused
     # A name that is missing is asked for once a second at most.
-    before = asking.program.number('noisegate_lookups_total{kind="networks",result="missing"}')
+    before, began = asking.program.number('noisegate_lookups_total{kind="networks",result="missing"}'), time.monotonic()
     for _ in range(50):
         assert not allowed(asking, namespace, "n")
-    assert asking.program.number('noisegate_lookups_total{kind="networks",result="missing"}') - before <= 5
+    missing = asking.program.number('noisegate_lookups_total{kind="networks",result="missing"}') - before
+    assert missing <= 2 + (time.monotonic() - began) / MISSING_SECONDS
 
 
 def _patch(asking: Asking, namespace: str, name: str = "n") -> str:
     return base64.b64decode(asking.mutate(pod({NETWORKS: name}), namespace).get("patch", "")).decode()
 
 
-def test_a_claim_made_a_moment_before_its_pod(asking: Asking, api: Api, namespace: str) -> None:
+def test_a_claim_made_a_moment_before_its_pod(
+    asking: Asking, api: Api, namespace: str, control_plane: ControlPlane
+) -> None:
     """No warning that it does not exist; one for a claim that does not."""
     api.made(
         {
@@ -166,6 +172,8 @@ def test_a_claim_made_a_moment_before_its_pod(asking: Asking, api: Api, namespac
             "provisioner": "local.csi.example.com",
         }
     )
+    classes = 'noisegate_catalogue_objects{kind="storageClasses"}'
+    control_plane.wait("storage class", lambda: asking.program.number(classes) >= 1)
     api.made(claim(namespace, "data"))
     assert "warnings" not in asking.mutate(on_disk("data"), namespace)
     assert "NG152" in asking.mutate(on_disk("other"), namespace)["warnings"][0]
@@ -178,15 +186,14 @@ def test_rights_that_are_missing_are_said_plainly_and_can_be_given_later(
     with start(tmp_path_factory.mktemp("plane"), networks=False) as plane:
         account = prepare(plane, rights=False)
         with served(plane, tmp_path, account) as asking:
-            plane.wait("reason", lambda: "forbidden" in asking.program.get("/readyz")[1])
-            status, told = asking.program.get("/readyz")
-            assert status == 503
-            assert told.splitlines()[0] == (
+            told = (
                 "waiting for the first list of network-attachment-definitions: network-attachment-definitions.k8s.cni.cncf.io is forbidden: "
                 'User "system:serviceaccount:noisegate-system:noisegate-webhook" cannot list resource '
                 '"network-attachment-definitions" in API group "k8s.cni.cncf.io" at the cluster scope (403); '
                 "bind the ClusterRole noisegate-webhook to noisegate's ServiceAccount"
             )
+            plane.wait("reason", lambda: asking.program.get("/readyz")[1].splitlines()[:1] == [told])
+            assert asking.program.get("/readyz")[0] == 503
             plane.api.apply(ROLE.read_text())
             asking.program.ready()
             assert "NG413" in asking.mutate(pod({NETWORKS: "n"}), "default")["status"]["message"]
@@ -205,17 +212,18 @@ def test_an_api_server_that_goes_away_and_comes_back(tmp_path: Path, tmp_path_fa
             plane.wait("deletion", lambda: plane.api.delete(path).status in {200, 404})
             plane.wait("catching up", lambda: not allowed(asking, "default", "goes"), 60)
             assert allowed(asking, "default", "stays")
-            plane.wait("note", lambda: asking.program.get("/readyz") == (200, "ready\n"))
+            # The other kinds come back in their own time.
+            plane.wait("ready", lambda: asking.program.get("/readyz") == (200, "ready\n"), 60)
 
 
 def _while_away(plane: ControlPlane, asking: Asking) -> None:
-    plane.wait("note", lambda: "network-attachment-definitions as of" in asking.program.get("/readyz")[1])
+    plane.wait("note", lambda: "network-attachment-definitions as of" in asking.program.get("/readyz")[1], 60)
     assert asking.program.get("/readyz")[0] == 200
     assert allowed(asking, "default", "stays")
 
 
 def test_twenty_thousand_objects(control_plane: ControlPlane, api: Api, tmp_path: Path) -> None:
-    """10,000 networks and 10,000 claims: the server is ready within seconds, small, and stays so while they change."""
+    """10,000 networks and 10,000 claims: the server is small, and stays so while they change; how soon it is ready is printed."""
     spaces = [f"many-{number}" for number in range(20)]
     for name in spaces:
         api.made({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
@@ -227,8 +235,10 @@ def test_twenty_thousand_objects(control_plane: ControlPlane, api: Api, tmp_path
 
     with ThreadPoolExecutor(4) as threads:
         list(threads.map(fill, spaces))
-    with served(control_plane, tmp_path, prepare(control_plane)) as asking:
+    account, began = prepare(control_plane), time.monotonic()
+    with served(control_plane, tmp_path, account) as asking:
         asking.program.ready()
+        print(f"exec to ready: {time.monotonic() - began:.1f} s")
         program = asking.program
         assert program.number('noisegate_catalogue_objects{kind="networks"}') >= 10_000
         assert program.number('noisegate_catalogue_objects{kind="claims"}') >= 10_000
@@ -244,7 +254,7 @@ def test_twenty_thousand_objects(control_plane: ControlPlane, api: Api, tmp_path
         control_plane.wait("churn", lambda: "intel.com/b" in _patch(asking, "many-19", "network-99"))
         churned = program.resident()
         print(f"resident: {full / 1e6:.0f} MB full, {churned / 1e6:.0f} MB after 2000 changes")
-        assert full < 130e6
+        assert full < 100e6
         assert churned < full + 10e6
     for name in spaces:
         api.delete(f"/apis/k8s.cni.cncf.io/v1/namespaces/{name}/network-attachment-definitions")

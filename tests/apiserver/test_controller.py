@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import installed
 import pytest
+import yaml
 from controlplane import ControlPlane, Mounted
 from cryptography import x509
 from cryptography.x509 import load_pem_x509_certificates
@@ -43,9 +44,9 @@ class Lab:
         self.kubeconfig: Final = plane.kubeconfig("controller", plane.account(NAMESPACE, "noisegate-controller"))
 
     def start(self, *flags: str) -> Program:
-        """Start a controller that looks often and waits little."""
+        """Start a controller that looks often and waits little, but for a busy machine."""
         self.number += 1
-        quick = ["--look-every", "0.1", "--settle", "0.5", "--narrow-after", "1.5", "--lease", "3"]
+        quick = ["--look-every", "0.1", "--settle", "0.5", "--narrow-after", "1.5", "--lease", "60"]
         where = ["--kubeconfig", str(self.kubeconfig), "--health-address", "127.0.0.1", "--health-port", "0"]
         args = ["controller", *where, *quick, "--log-format", "json", *flags]
         # Endpoints are not allowed on addresses of loopback, but by a name that leads there.
@@ -100,12 +101,11 @@ class Lab:
         conditions = self.webhooks()[0].get("matchConditions", [])
         return "".join(condition["expression"] for condition in conditions if condition["name"] == "asks")
 
-    def put_rules(self, text: str) -> None:
-        """Change the ConfigMap."""
+    def put_rules(self, text: str | None) -> None:
+        """Change the ConfigMap; None: it says nothing of rules."""
         metadata = {"name": "noisegate-config", "namespace": NAMESPACE}
-        self.plane.api.made(
-            {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"mutations.yaml": text}}
-        )
+        data = {} if text is None else {"mutations.yaml": text}
+        self.plane.api.made({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data})
 
     def events(self, reason: str) -> list[dict[str, Any]]:
         """Return the Events of a reason."""
@@ -120,7 +120,9 @@ def _lab(control_plane: ControlPlane, tmp_path: Path) -> Iterator[Lab]:
     for file in ("controller-rbac.yaml", "controller-certificates-rbac.yaml"):
         api.apply((BASE / file).read_text())
     with ExitStack() as ends:
-        yield Lab(control_plane, tmp_path, ends)
+        lab = Lab(control_plane, tmp_path, ends)
+        lab.put_rules(None)
+        yield lab
     for path in (*PATHS, f"{SECRETS}/noisegate-ca", f"{SECRETS}/noisegate-tls", CONFIG):
         api.delete(path)
     api.delete(f"/apis/events.k8s.io/v1/namespaces/{NAMESPACE}/events")
@@ -136,11 +138,9 @@ def test_a_first_start_makes_everything_and_then_rests(lab: Lab) -> None:
     leaf = load_pem_x509_certificates(lab.secret("noisegate-tls")["tls.crt"])[0]
     names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value.get_values_for_type(x509.DNSName)
     assert installed.NAME in names
-    assert [len(lab.events(reason)) for reason in ("AuthorityMade", "CaBundleWritten", "CertificateIssued")] == [
-        1,
-        1,
-        1,
-    ]
+    reasons = ("AuthorityMade", "CaBundleWritten", "CertificateIssued")
+    # An Event is written after what it tells of.
+    lab.wait("events", lambda: [len(lab.events(reason)) for reason in reasons] == [1, 1, 1])
     assert lab.events("CertificateIssued")[0]["regarding"]["name"] == "noisegate-tls"
     program.ready()
     versions = [
@@ -193,16 +193,20 @@ def test_what_foreign_hands_do_is_put_right(lab: Lab) -> None:
 def test_one_leads_and_another_takes_over(lab: Lab) -> None:
     """When the leader is killed, after the Lease has run out; when it leaves, at once."""
     lab.register()
-    first, second = lab.start(), lab.start()
+    leader = lab.start("--lease", "10")
     lab.wait("certificates", lab.settled)
-    leaders = [program.number("noisegate_controller_leader") for program in (first, second)]
-    assert sorted(leaders) == [0, 1]
-    leader, follower = (first, second) if leaders[0] else (second, first)
+    leader.wait_for("leads")
+    follower = lab.start("--lease", "600")
+    follower.ready()
+    assert [program.number("noisegate_controller_leader") for program in (leader, follower)] == [1, 0]
     leader.kill()
     lab.plane.api.delete(f"{SECRETS}/noisegate-tls")
-    lab.wait("take-over", lab.settled)
+    lab.wait("take-over", lab.settled, 60)
     assert follower.number("noisegate_controller_leader") == 1
-    third = lab.start()
+    # It holds the Lease for ten minutes more, and lets go of it.
+    third = lab.start("--lease", "600")
+    third.ready()
+    assert third.number("noisegate_controller_leader") == 0
     assert follower.end() == 0
     third.wait_for("leads")
 
@@ -295,6 +299,10 @@ def test_conditions_follow_the_rules_wider_first(lab: Lab) -> None:
     assert "the newest rules are refused" in program.get("/readyz")[1]
     assert '"silver"' in lab.asks()
     lab.plane.api.delete(CONFIG)
+    gone = "there is no ConfigMap noisegate-config; the rules before stay"
+    lab.wait("note", lambda: gone in program.get("/readyz")[1])
+    assert '"silver"' in lab.asks()
+    lab.put_rules(None)
     lab.wait("shipped", lambda: '"silver"' not in lab.asks() and lab.asks() != "")
     assert program.number("noisegate_controller_rules_refused") == 0
 
@@ -333,6 +341,39 @@ def test_rights_and_configurations_that_are_missing_are_said_plainly(lab: Lab) -
     lab.plane.api.patch(PATHS[0], [{"op": "remove", "path": "/webhooks/0"}], "application/json-patch+json")
     lacks = "MutatingWebhookConfiguration noisegate lacks pods.noisegate.io; apply deploy/base"
     lab.wait("note", lambda: lacks in program.get("/readyz")[1])
+
+
+RIGHTS: Final = [
+    (value["kind"], value["metadata"]["name"], file)
+    for file in ("controller-rbac.yaml", "controller-certificates-rbac.yaml")
+    for value in yaml.safe_load_all((BASE / file).read_text())
+]
+
+
+def test_what_is_deleted_and_made_again_converges(lab: Lab) -> None:
+    """The Lease by itself; each Role and each binding by being applied: meanwhile the reason is told, then all is put right."""
+    lab.register()
+    program = lab.start()
+    lab.wait("certificates", lab.settled)
+    lease = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/noisegate-controller"
+    holder = lab.plane.api.get(lease).body["spec"]["holderIdentity"]
+    lab.plane.api.delete(lease)
+    lab.wait("lease", lambda: lab.plane.api.get(lease).body.get("spec", {}).get("holderIdentity") == holder)
+    for kind, name, file in RIGHTS:
+        where = "" if kind.startswith("Cluster") else f"/namespaces/{NAMESPACE}"
+        lab.plane.api.delete(f"/apis/rbac.authorization.k8s.io/v1{where}/{kind.lower()}s/{name}")
+        lab.wait(
+            f"{kind} {name}",
+            lambda: "bind noisegate-controller to the controller's Service" in program.get("/readyz")[1],
+        )
+        lab.plane.api.delete(f"{SECRETS}/noisegate-tls")
+        assert lab.plane.api.patch(PATHS[0], _NO_CONDITIONS, "application/json-patch+json").status == 200
+        lab.plane.api.apply((BASE / file).read_text())
+        lab.wait(f"{kind} {name}", lambda: lab.settled() and lab.asks() != "")
+        program.ready()
+
+
+_NO_CONDITIONS: Final = [{"op": "remove", "path": "/webhooks/0/matchConditions"}]
 
 
 def test_an_unknown_kubeconfig_is_an_error(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:

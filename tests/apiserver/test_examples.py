@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,6 +13,7 @@ import installed
 import msgspec
 import pytest
 import replicas
+from builders import pod, workload
 from controlplane import Api, ControlPlane, Reply
 from installed import Certificates
 from replicas import Program
@@ -67,13 +69,12 @@ class Lab:
         self.world: Final = world.now()
         registered = installed.registered(plane, program.where["port"], certificates.bundle, self.world.rules)
         ends.enter_context(registered)
-        asking = {
-            "metadata": {"name": "p", "annotations": {"noisegate.io/nothing": "x"}},
-            "apiVersion": "v1",
-            "kind": "Pod",
-        }
-        bad = {**asking, "spec": {"containers": [{"name": "app", "image": "i"}]}}
-        plane.wait("webhooks", lambda: "NG801" in installed.post(plane, bad, "default").message)
+        bad = pod({"noisegate.io/nothing": "x"})
+        deployment = workload("Deployment", {**bad, "metadata": {**bad["metadata"], "labels": {"app": "a"}}})
+        deployment["spec"]["selector"] = {"matchLabels": {"app": "a"}}
+        # The two configurations come into force one after the other; templates are only validated.
+        for value in (bad, deployment):
+            plane.wait("webhooks", lambda value=value: "NG801" in installed.post(plane, value, "default").message)  # type: ignore[misc]
 
     def namespace(self, name: str) -> None:
         """Have a namespace."""
@@ -99,6 +100,21 @@ class Lab:
             return self.api.put(there, dryRun="All")
         finally:
             self.api.delete(f"/api/v1/namespaces/{namespace}/pods/{there['metadata']['name']}")
+
+    def applied(self, example: Example) -> "subprocess.CompletedProcess[str]":
+        """Do the same with the real kubectl."""
+        document = example.document
+        namespace = document.namespace or "default"
+        value = _in(offline.as_created(document), namespace)
+        if example.before is None:
+            return self.plane.kubectl("apply", "--dry-run=server", "-f", "-", input=json.dumps(value))
+        before = _in(offline.as_created(example.before), namespace)
+        made = self.plane.kubectl("apply", "-f", "-", input=json.dumps(before))
+        assert made.returncode == 0, made
+        try:
+            return self.plane.kubectl("apply", "--dry-run=server", "-f", "-", input=json.dumps(value))
+        finally:
+            self.api.delete(f"/api/v1/namespaces/{namespace}/pods/{before['metadata']['name']}")
 
     def nothing_is_missing(self, made: Json) -> bool:
         """Tell whether our own code finds nothing to add to a pod that came out of the API server."""
@@ -166,3 +182,20 @@ def test_an_example_comes_out_as_it_says(labs: Any, settings: Path, example: Exa
     assert warned == sorted(set(expected.warned))
     if reply.body["kind"] == "Pod" and example.before is None:
         assert lab.nothing_is_missing(reply.body)
+
+
+@pytest.mark.parametrize(("settings", "example"), EXAMPLES)
+def test_kubectl_shows_what_it_says(labs: Any, settings: Path, example: Example) -> None:
+    """`kubectl apply` ends with an error and every problem's code, or applies and prints every warning."""
+    lab: Lab = labs(settings)
+    lab.namespace(example.document.namespace or "default")
+    done, expected = lab.applied(example), example.expected
+    if example.document.source in ITSELF:
+        assert done.returncode == 1, done
+        return
+    told = sorted(set(_CODE.findall(done.stderr)))
+    if expected.verdict == "refused":
+        assert (done.returncode, told) == (1, sorted({*expected.codes, *expected.warned})), done
+    else:
+        assert done.returncode == 0, done
+        assert told == sorted(set(expected.warned))

@@ -105,10 +105,33 @@ def test_sriov_alone_passes_where_it_is_set_to_ignore(
 
     bundle = Certificates(tmp_path).bundle
     with nobody(silent=False) as port, installed.registered(control_plane, port, bundle, SHIPPED, change=ignore):
-        in_force(control_plane, asking(), namespace)
-        assert installed.post(control_plane, pod({NETWORKS: "a"}), namespace).status == 201
+
+        def ignored() -> bool:
+            # The configurations of another test may still be in force: then both are refused, or neither.
+            alone = installed.post(control_plane, pod({NETWORKS: "a"}), namespace)
+            return (alone.status, installed.post(control_plane, asking(), namespace).status) == (201, 500)
+
+        control_plane.wait("configurations", ignored)
         both = pod({NETWORKS: "a", "networkio.kubernetes.io/resources": "{}"})
         assert installed.post(control_plane, both, namespace).status == 500
+
+
+def test_a_service_that_is_deleted_and_made_again(control_plane: ControlPlane, namespace: str, tmp_path: Path) -> None:
+    """Until it is back, what asks is refused, and the message says what is not there; plain pods pass."""
+    certificates = Certificates(tmp_path)
+    path = f"/api/v1/namespaces/{installed.NAMESPACE}/services/noisegate-webhook"
+    with (
+        installed.counting(certificates) as (counter, serving),
+        installed.registered(control_plane, serving.where.port, certificates.bundle, SHIPPED) as registered,
+    ):
+        installed.in_force(control_plane, counter, registered.write(SHIPPED), namespace)
+        control_plane.api.delete(path)
+        missing = 'service "noisegate-webhook" not found'
+        control_plane.wait("loss", lambda: missing in installed.post(control_plane, asking(), namespace).message)
+        assert installed.post(control_plane, pod(), namespace).status == 201
+        installed.prepare(control_plane)
+        control_plane.wait("return", lambda: installed.post(control_plane, asking(), namespace).status == 201)
+        assert counter.taken()["mutate"] > 0
 
 
 def test_a_job_of_asking_pods_completes(tmp_path: Path) -> None:

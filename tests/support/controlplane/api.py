@@ -81,8 +81,8 @@ class Api:
                 answer = connection.getresponse()
                 text = answer.read()
                 break
-            except (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError):
-                # The server closed an idle connection; a call on a fresh one is a failure of its own.
+            except (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError, ssl.SSLEOFError):
+                # The server closed an idle connection, after three minutes; a call on a fresh one is a failure of its own.
                 fresh = getattr(self._mine, "fresh", False)
                 self.close()
                 if attempt == 2 or fresh:
