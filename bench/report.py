@@ -102,14 +102,14 @@ def _parts(results: Results) -> Iterator[str]:
         "." if results.others <= QUIET else ": **disturbed**; trust the ratios more than the figures, and neither much."
     )
     yield f"{rounds} {others}{disturbed}"
-    yield "### Targets\n\n" + _table(
+    yield "### Targets\n\n" + table(
         ("what", "target", "measured", ""),
         [
             (each.what, each.target, each.measured, {True: "met", False: "**missed**", None: "-"}[each.met])
             for each in verdicts(results)
         ],
     )
-    yield "### Closed loop\n\n" + _table(
+    yield "### Closed loop\n\n" + table(
         (
             "request",
             "conns",
@@ -125,15 +125,15 @@ def _parts(results: Results) -> Iterator[str]:
         [_row(cell) for cell in results.cells],
     )
     if results.open_loops:
-        yield "### Open loop, 7 KB, mutate\n\n" + _table(
+        yield "### Open loop, 7 KB, mutate\n\n" + table(
             ("arrivals/s", "noisegate p50/p99 ms", "no-op A p50/p99 ms"),
             [(str(rate), _times(ours), _times(noop)) for rate, ours, noop in results.open_loops],
         )
-    yield "### Start and memory\n\n" + _table(("what", "measured"), _rest(results))
+    yield "### Start and memory\n\n" + table(("what", "measured"), _rest(results))
     if results.costs:
         yield (
             "### What costs what\n\nMicroseconds of CPU time per call, in one process and a loop, without TLS and HTTP; between\nother requests, with colder caches, each costs more.\n\n"
-            + _table(
+            + table(
                 ("stage", "7 KB", "21 KB"),
                 [(cost.stage, *(f"{cost.micros[size]:.1f}" for size in ("7 KB", "21 KB"))) for cost in results.costs],
             )
@@ -187,7 +187,8 @@ def _median(side: Sequence[Measured], field: str) -> float:
     return float(median([getattr(each, field) for each in side]))
 
 
-def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    """Return a table of Markdown."""
     widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
     lines = [head, tuple("-" * max(3, width) for width in widths), *rows]
     return "\n".join(

@@ -8,6 +8,8 @@ import errno
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from itertools import takewhile
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -64,6 +66,8 @@ def parse(text: str) -> tuple[Mount, ...]:
     return tuple(_mount(line) for line in text.split("\n") if line)
 
 
+# A node with hundreds of pods has thousands of mounts, and they are read anew for each container: most are as they were.
+@lru_cache(maxsize=8192)
 def _mount(line: str) -> Mount:
     found = _LINE.fullmatch(line)
     if found is None:
@@ -138,16 +142,16 @@ def resolved(mounts: Sequence[Mount], path: str, readlink: Callable[[str], str |
     if not path.startswith("/"):
         raise ValueError(f"not an absolute path: {path!r}")
     done, followed = "", 0
-    ahead = path.split("/")[::-1]
+    ahead = _names(path)
+    along = _along(mounts, done, ahead)
     while ahead:
         name = ahead.pop()
-        if name in {"", "."}:
-            continue
         if name == "..":
             done = done.rpartition("/")[0]
+            along = _along(mounts, done, ahead)
             continue
         here = f"{done}/{name}"
-        mount = holding(mounts, here)
+        mount = holding(along, here)
         target = None
         if mount is not None and mount.point != here and (mount.device.major or mount.fstype in _ANSWER):
             target = readlink(here)
@@ -159,8 +163,20 @@ def resolved(mounts: Sequence[Mount], path: str, readlink: Callable[[str], str |
             raise Refusal("PathUnreadable", f"{path}: its symbolic links go round in a circle (ELOOP)")
         if target.startswith("/"):
             done = ""
-        ahead += target.split("/")[::-1]
+        ahead += _names(target)
+        along = _along(mounts, done, ahead)
     return done or "/"
+
+
+def _names(path: str) -> list[str]:
+    """Return the names in a path, the last one first."""
+    return [name for name in reversed(path.split("/")) if name not in {"", "."}]
+
+
+def _along(mounts: Iterable[Mount], done: str, ahead: Sequence[str]) -> list[Mount]:
+    """Return the mounts that any part of a path can lie on, as far as the path is plain."""
+    path = "/".join((done, *takewhile(lambda name: name != "..", reversed(ahead)))) or "/"
+    return [mount for mount in mounts if _covers(mount.point, path)]
 
 
 def links(root: Path) -> Callable[[str], str | None]:
