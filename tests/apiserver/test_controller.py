@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import installed
 import pytest
+import trustme
 import yaml
 from controlplane import ControlPlane, Mounted
 from cryptography import x509
@@ -211,8 +212,16 @@ def test_one_leads_and_another_takes_over(lab: Lab) -> None:
     third.wait_for("leads")
 
 
-def test_an_authority_follows_another_and_no_call_fails(lab: Lab, tmp_path: Path) -> None:
-    """Two replicas with slow mounts: at every moment what is registered is trusted; in the end there is one authority."""
+@pytest.mark.parametrize("mutual", [False, True], ids=["", "client certificates"])
+def test_an_authority_follows_another_and_no_call_fails(lab: Lab, tmp_path: Path, mutual: bool) -> None:
+    """Two replicas with slow mounts: at every moment what is registered is trusted; in the end there is one authority.
+
+    The controller has no client certificate: it sees what a replica serves all the same.
+    """
+    client = trustme.CA()
+    client.cert_pem.write_to_path(tmp_path / "client-ca.crt")
+    shown = client.issue_cert(common_name="kube-apiserver") if mutual else None
+    wanted = {"client-ca": str(tmp_path / "client-ca.crt"), "client-names": ["kube-apiserver"]} if mutual else {}
     lab.register()
     lab.start()
     lab.wait("certificates", lab.settled)
@@ -224,7 +233,7 @@ def test_an_authority_follows_another_and_no_call_fails(lab: Lab, tmp_path: Path
                 Mounted(lab.plane.api, "Secret", NAMESPACE, "noisegate-tls", tmp_path / f"m{number}", delay=number)
             )
             mounted.wait()
-            server = {"cert": str(mounted.folder / "tls.crt"), "key": str(mounted.folder / "tls.key")}
+            server = {"cert": str(mounted.folder / "tls.crt"), "key": str(mounted.folder / "tls.key"), **wanted}
             programs.append(ends.enter_context(webhook(tmp_path, {"server": server}, f"replica{number}")))
             ends.enter_context(_endpoint(lab, number, programs[-1].where["port"]))
         lab.plane.api.patch(f"{SECRETS}/noisegate-ca", {"metadata": {"annotations": {"noisegate.io/renew": "ca"}}})
@@ -233,14 +242,14 @@ def test_an_authority_follows_another_and_no_call_fails(lab: Lab, tmp_path: Path
         def changed() -> bool:
             for bundle in lab.bundles():
                 for program in programs:
-                    _handshake(program.where["port"], bundle)
+                    _handshake(program.where["port"], bundle, shown)
             seen.add(len(lab.trusted()))
             return lab.settled() and lab.trusted()[0] != old
 
         lab.wait("change", changed, 60)
         assert seen == {1, 2}
         for program in programs:
-            _handshake(program.where["port"], lab.secret("noisegate-ca")["ca.crt"])
+            _handshake(program.where["port"], lab.secret("noisegate-ca")["ca.crt"], shown)
     told = [
         lab.events(reason) for reason in ("AuthorityChangeBegun", "AuthorityChangeSwitched", "AuthorityChangeFinished")
     ]
@@ -271,10 +280,17 @@ def _endpoint(lab: Lab, number: int, port: int) -> Iterator[None]:
     lab.plane.api.delete(f"/apis/discovery.k8s.io/v1/namespaces/{NAMESPACE}/endpointslices/replica{number}")
 
 
-def _handshake(port: int, bundle: bytes) -> None:
+def _handshake(port: int, bundle: bytes, shown: trustme.LeafCert | None) -> None:
+    """Ask something that is no review, trusting a caBundle: it is answered."""
     context = ssl.create_default_context(cadata=bundle.decode())
-    with socket.create_connection(("127.0.0.1", port)) as raw, context.wrap_socket(raw, server_hostname=installed.NAME):
-        pass
+    if shown is not None:
+        shown.configure_cert(context)
+    with (
+        socket.create_connection(("127.0.0.1", port)) as raw,
+        context.wrap_socket(raw, server_hostname=installed.NAME) as secured,
+    ):
+        secured.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert secured.recv(12) == b"HTTP/1.1 404"
 
 
 def test_conditions_follow_the_rules_wider_first(lab: Lab) -> None:
