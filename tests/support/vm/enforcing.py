@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
+from signal import SIGKILL, SIGTERM, Signals
 from typing import Any, Final
 
 import msgspec
@@ -29,8 +30,8 @@ from prometheus_client.parser import text_string_to_metric_families
 import noisegate
 from noisegate.enforcement.status import SOCKET, NodeStatus, PodStatus, ask
 from vm.channel import Ran
+from vm.forks import Forks, Run
 from vm.node import Node
-from vm.service import Service
 
 PROGRAM: Final = "/opt/noisegate"
 """Where it is in a node; the libraries it stands on are in the node's root."""
@@ -38,8 +39,9 @@ CONFIG: Final = "/etc/noisegate/node.yaml"
 STATE: Final = "/run/noisegate"
 PORT: Final = 8082
 """Of /metrics."""
+LOG: Final = "/var/log/enforcer.log"
 SECONDS: Final = 60.0
-"""Until something that must happen has failed to: an emulated machine needs ten for the imports alone."""
+"""Until something that must happen has failed to: an emulated machine is slow."""
 
 
 def install(node: Node) -> None:
@@ -67,8 +69,9 @@ class Enforcer:
 
     def __init__(self, node: Node, settings: Mapping[str, Any] | None = None) -> None:
         self._node: Final = node
-        self._service: Final = Service(node, "enforcer", "/var/log/enforcer.log")
+        self._forks: Final = Forks(node, PROGRAM)
         self._status: Final = node.socket(f"{STATE}/{SOCKET}")
+        self._run: Run | None = None
         self.configure(settings or {})
 
     def configure(self, settings: Mapping[str, Any]) -> None:
@@ -81,7 +84,12 @@ class Enforcer:
     @property
     def pid(self) -> int:
         """Of its process; 0 when it does not run."""
-        return self._service.pid
+        return self._run.pid if self.runs and self._run is not None else 0
+
+    @property
+    def runs(self) -> bool:
+        """Whether it was begun and has not ended."""
+        return self._run is not None and self._run.runs
 
     def start(self) -> None:
         """Start it, and wait until the runtime knows it."""
@@ -90,21 +98,23 @@ class Enforcer:
 
     def begin(self) -> None:
         """Start it."""
-        self._node.start(self._service.name, *_command("run", "--config", CONFIG), env={"PYTHONPATH": PROGRAM})
+        self._run = self._forks.run(*_command("run"), log=LOG)
 
     def stop(self) -> None:
-        """End it in order."""
-        self._service.stop()
+        """End it in order, if it runs."""
+        self._end(SIGTERM)
 
     def kill(self) -> None:
-        """Kill it: it does nothing any more, and what it made stays."""
-        self._service.kill()
-        self._service.await_end()
+        """Kill it, if it runs: it does nothing any more, and what it made stays."""
+        self._end(SIGKILL)
+
+    def send(self, how: Signals) -> None:
+        """Send it a signal; SIGSTOP has it do nothing until SIGCONT."""
+        self._node.run("kill", f"-{int(how)}", str(self.pid))
 
     def cli(self, *words: str) -> Ran:
         """Run a command of `noisegate node`: `cleanup`, `status`, `preflight`, `run`."""
-        more = ("--config", CONFIG) if words[0] != "status" else ()
-        return self._node.run("env", f"PYTHONPATH={PROGRAM}", *_command(*words, *more), check=False)
+        return self._forks.run(*_command(*words)).wait()
 
     def status(self) -> NodeStatus:
         """Return all that it says of itself and its pods.
@@ -141,14 +151,19 @@ class Enforcer:
             with suppress(OSError):
                 if true():
                     return
-            assert self._service.runs, f"the enforcer has ended\n{self.told()[-3000:]}"
+            assert self.runs, f"the enforcer has ended\n{self.told()[-3000:]}"
             assert time.monotonic() < end, f"it did not come to that\n{self.told()[-3000:]}"
             time.sleep(0.05)
 
     def told(self) -> str:
         """Return its log."""
-        return self._service.log()
+        return self._node.read(LOG)
+
+    def _end(self, how: Signals) -> None:
+        if self._run is not None and self.runs:
+            self.send(how)
+            self._run.wait()
 
 
 def _command(*words: str) -> tuple[str, ...]:
-    return ("/usr/bin/python3", "-m", "noisegate", "node", *words)
+    return ("node", *words, *(("--config", CONFIG) if words[0] != "status" else ()))

@@ -31,7 +31,8 @@ MODULES: Final = (
     "fs/autofs", "fs/ext4", "fs/fscache", "fs/fuse", "fs/jbd2", "fs/lockd", "fs/mbcache.ko", "fs/netfs", "fs/nfs", "fs/nfs_common",
     "fs/nfsd", "fs/overlayfs",
     "drivers/block", "drivers/char/hw_random", "drivers/md", "drivers/virtio",
-    "drivers/net/dummy.ko", "drivers/net/ifb.ko", "drivers/net/net_failover.ko", "drivers/net/veth.ko", "drivers/net/virtio_net.ko",
+    "drivers/net/dummy.ko", "drivers/net/ifb.ko", "drivers/net/macvlan.ko", "drivers/net/net_failover.ko", "drivers/net/veth.ko",
+    "drivers/net/virtio_net.ko",
 )  # fmt: skip
 """What is kept of the kernel's modules: 300 MB of drivers are of no use to a machine that has four devices."""
 UNNEEDED: Final = (
@@ -96,7 +97,7 @@ def _install_wheels(tree: Path) -> None:
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"]
     binary = ["--only-binary=:all:", "--python-version=3.11", "--implementation=cp", *GLIBC]
     _run(*pip, *binary, f"--target={tree / WHEELS}", *_requirements())
-    (tree / "usr/lib/python3/dist-packages/wheels.pth").write_text(f"/{WHEELS}\n")
+    (tree / "usr/lib/python3/dist-packages/noisegate.pth").write_text(f"/opt/noisegate\n/{WHEELS}\n")
     # Byte code makes an import in an emulated machine three times as fast.
     _run("chroot", str(tree), "python3", "-m", "compileall", "-q", f"/{WHEELS}")
 
