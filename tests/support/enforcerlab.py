@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
@@ -57,6 +58,8 @@ def limits(wbps: int, share: int = 4096) -> IoLimits:
 class Watch(Pods):
     """The watch of pods, told by the test what the API server says instead of by a connection."""
 
+    versions = 0
+
     def say(self, sandbox: Sandbox, annotations: Mapping[str, str], spec: Mapping[str, Any], version: int = 1) -> None:
         """Have the API server say what a pod asks for now."""
         asked = kept(annotations)
@@ -64,6 +67,11 @@ class Watch(Pods):
         watched = Watched(sandbox.uid, sandbox.namespace, sandbox.name, asked, str(version), spec=built)
         self._reflector.objects[sandbox.uid] = watched
         self._compare()
+
+    def version(self) -> int:
+        """Return the next resourceVersion."""
+        self.versions += 1
+        return self.versions
 
     def forget(self, uid: str) -> None:
         """Have the API server say that there is no such pod."""
@@ -136,10 +144,9 @@ class Lab:
         """Start the sandbox of a pod, as kubelet, CNI plugin and runtime do before NRI is told of it."""
         cgroup = f"/kubepods/burstable/pod{uid}"
         self.cgroups.make(cgroup)
-        digits = f"{sum(uid.encode()):06x}{number:06x}"
         netns = f"/run/netns/{uid}-{number}"
         self.network.pod(netns, foreign)
-        sandbox = f"{digits}{'0' * 52}"
+        sandbox = sha256(netns.encode()).hexdigest()
         return Sandbox(sandbox, uid, f"pod-{uid}", "default", dict(annotations), cgroup, netns, 4711)
 
     def end(self, sandbox: Sandbox) -> None:
