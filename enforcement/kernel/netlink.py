@@ -24,6 +24,9 @@ HEADER: Final = struct.Struct("=IHHII")
 OURS: Final = 0xFEED0000
 """Of our sequence numbers the upper half: what the kernel tells others of a change bears the number of its cause."""
 
+_ATTRIBUTE: Final = struct.Struct("=HH")
+_KIND: Final = 0x3FFF
+"""Of an attribute's type, without what says that it is nested or in network order (NLA_TYPE_MASK)."""
 _ERROR: Final = 2
 _DONE: Final = 3
 _DUMP_INTERRUPTED: Final = 0x10
@@ -94,6 +97,15 @@ class Netlink:
                 yield message, bool(flags & _DUMP_INTERRUPTED)
 
 
+def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield the type and the content of each attribute (struct nlattr)."""
+    at = 0
+    while at + _ATTRIBUTE.size <= len(data):
+        length, kind = _ATTRIBUTE.unpack_from(data, at)
+        yield kind & _KIND, data[at + _ATTRIBUTE.size : at + length]
+        at += max((length + 3) & ~3, _ATTRIBUTE.size)
+
+
 def _raise(message: bytes, flags: int) -> None:
     """Raise what an NLMSG_ERROR or NLMSG_DONE says, if it is an error.
 
@@ -103,10 +115,8 @@ def _raise(message: bytes, flags: int) -> None:
     if not number:
         return
     told = os.strerror(-number)
-    at = HEADER.size + 4 + HEADER.size
-    while flags & _HAS_ATTRIBUTES and at + 4 <= len(message):
-        length, kind = struct.unpack_from("=HH", message, at)
-        if kind == _MESSAGE_ATTRIBUTE:
-            told = message[at + 4 : at + length].rstrip(b"\0").decode(errors="replace")
-        at += max((length + 3) & ~3, 4)
+    if flags & _HAS_ATTRIBUTES:
+        for kind, text in attributes(message[HEADER.size + 4 + HEADER.size :]):
+            if kind == _MESSAGE_ATTRIBUTE:
+                told = text.rstrip(b"\0").decode(errors="replace")
     raise OSError(-number, told)

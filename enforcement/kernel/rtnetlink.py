@@ -1,9 +1,12 @@
 """rtnetlink (man 7 rtnetlink) as values: links, namespace ids, qdiscs, classes and filters.
 
-All of pyroute2 is here: its classes write and read the messages.
+All of pyroute2 is here: its classes write the messages and read all but links.
 """
 
 import errno
+import os
+import struct
+import sys
 from contextlib import suppress
 from socket import htons
 from typing import Any, Final, NamedTuple, Self
@@ -29,7 +32,7 @@ from pyroute2.netlink.rtnl.nsidmsg import nsidmsg
 from pyroute2.netlink.rtnl.tcmsg import tcmsg
 from pyroute2.netlink.rtnl.tcmsg.common_act import tca_act_prio
 
-from noisegate.enforcement.kernel.netlink import CREATE, DUMP, ECHO, EXCL, HEADER, REPLACE, Netlink
+from noisegate.enforcement.kernel.netlink import CREATE, DUMP, ECHO, EXCL, HEADER, REPLACE, Netlink, attributes
 
 ROOT: Final = 0xFFFFFFFF
 """TC_H_ROOT."""
@@ -40,6 +43,17 @@ AT_INGRESS: Final = 0xFFFFFFF2
 AT_EGRESS: Final = 0xFFFFFFF3
 """Parent of filters for what leaves it; of a clsact only."""
 
+_IFINFO: Final = struct.Struct("=4xiI4x")
+"""struct ifinfomsg: family, type, index, flags, change."""
+_IFNAME: Final = 3
+_LINK: Final = 5
+_LINKINFO: Final = 18
+_INFO_KIND: Final = 1
+_STATS64: Final = 23
+_LINK_NETNSID: Final = 37
+"""IFLA_* (linux/if_link.h)."""
+_BYTES: Final = struct.Struct("=16xQQ")
+"""struct rtnl_link_stats64: packets received and sent, bytes received and sent, ..."""
 _UP: Final = 1
 _ETH_P_ALL: Final = 0x0003
 _NOT_ASSIGNED: Final = 0xFFFFFFFF
@@ -169,13 +183,14 @@ class Rtnetlink:
         self._netlink.close()
 
     def _ask(self, message: Any, kind: int, flags: int = 0) -> list[Any]:
-        message.encode()
-        answers = [
-            type(message)(answer) for answer in self._netlink.ask(kind, flags, bytes(message.data[HEADER.size :]))
-        ]
+        answers = [type(message)(answer) for answer in self._answers(message, kind, flags)]
         for answer in answers:
             answer.decode()
         return answers
+
+    def _answers(self, message: Any, kind: int, flags: int = 0) -> list[bytes]:
+        message.encode()
+        return self._netlink.ask(kind, flags, bytes(message.data[HEADER.size :]))
 
     def namespace_id(self, descriptor: int) -> int:
         """Return the id by which this network namespace knows another, given an open file of it. One is made if need be.
@@ -205,7 +220,7 @@ class Rtnetlink:
         if namespace is not None:
             message["attrs"].append(("IFLA_IF_NETNSID", namespace))
         try:
-            return next(map(_link, self._ask(message, RTM_GETLINK)), None)
+            return next(map(_link, self._answers(message, RTM_GETLINK)), None)
         except OSError as error:
             if error.errno == errno.ENODEV:
                 return None
@@ -215,7 +230,7 @@ class Rtnetlink:
         """Return all devices of a kind."""
         message = ifinfmsg()
         message["attrs"] = [("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", kind)]})]
-        return [found for found in map(_link, self._ask(message, RTM_GETLINK, DUMP)) if found.kind == kind]
+        return [found for found in map(_link, self._answers(message, RTM_GETLINK, DUMP)) if found.kind == kind]
 
     def add_ifb(self, name: str, queue: int) -> None:
         """Make an ifb, up, whose class queues so many frames."""
@@ -363,19 +378,30 @@ def _option(message: Any, name: str) -> Any:
     return options.get_attr(name) if hasattr(options, "get_attr") else None
 
 
-def _link(message: Any) -> Link:
-    info = message.get_attr("IFLA_LINKINFO")
-    statistics = message.get_attr("IFLA_STATS64") or {}
+def _link(answer: bytes) -> Link:
+    """Read a link from its bytes: it has some sixty attributes, and pyroute2 takes a millisecond for them."""
+    index, flags = _IFINFO.unpack_from(answer, HEADER.size)
+    found = dict(attributes(answer[HEADER.size + _IFINFO.size :]))
+    info = dict(attributes(found.get(_LINKINFO, b"")))
+    received, sent = _BYTES.unpack_from(found[_STATS64]) if _STATS64 in found else (0, 0)
     return Link(
-        message["index"],
-        message.get_attr("IFLA_IFNAME"),
-        (info.get_attr("IFLA_INFO_KIND") if info else None) or "",
-        bool(message["flags"] & _UP),
-        message.get_attr("IFLA_LINK") or 0,
-        message.get_attr("IFLA_LINK_NETNSID"),
-        statistics.get("rx_bytes", 0),
-        statistics.get("tx_bytes", 0),
+        index,
+        _text(found[_IFNAME]),
+        _text(info.get(_INFO_KIND, b"")),
+        bool(flags & _UP),
+        _number(found[_LINK]) if _LINK in found else 0,
+        _number(found[_LINK_NETNSID]) if _LINK_NETNSID in found else None,
+        received,
+        sent,
     )
+
+
+def _text(data: bytes) -> str:
+    return os.fsdecode(data.rstrip(b"\0"))
+
+
+def _number(data: bytes) -> int:
+    return int.from_bytes(data, sys.byteorder, signed=True)
 
 
 def _qdisc(message: Any) -> Qdisc:

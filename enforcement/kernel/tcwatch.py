@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Final, NamedTuple, Self
 
-from noisegate.enforcement.kernel.netlink import HEADER, OURS
+from noisegate.enforcement.kernel.netlink import HEADER, OURS, attributes
 from noisegate.enforcement.kernel.rtnetlink import Rtnetlink
 
 _GROUPS: Final = 1 << (1 - 1) | 1 << (4 - 1)
@@ -26,7 +26,6 @@ _NAME: Final = 3
 _INDEX: Final = struct.Struct("=4xi")
 """Both struct ifinfomsg and struct tcmsg have the interface's index behind their first four bytes."""
 _LINK_BODY: Final = 16
-_ATTRIBUTE: Final = struct.Struct("=HH")
 _UPPER: Final = 0xFFFF0000
 _LARGEST: Final = 1 << 16
 _ROOM: Final = 4 << 20
@@ -112,7 +111,7 @@ class TcWatch:
             return
         (index,) = _INDEX.unpack_from(body)
         if kind == _NEW_LINK:
-            self._names[index] = _name(body)
+            self._names[index] = os.fsdecode(dict(attributes(body[_LINK_BODY:]))[_NAME].rstrip(b"\0"))
         elif kind == _DEL_LINK:
             # Its name is known until it has been told.
             self._gone.add(index)
@@ -126,13 +125,3 @@ def _messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
         length, kind, _, sequence, _ = HEADER.unpack_from(data)
         yield kind, sequence, data[HEADER.size : length]
         data = data[(length + 3) & ~3 :]
-
-
-def _name(body: bytes) -> str:
-    at = _LINK_BODY
-    while at + _ATTRIBUTE.size <= len(body):
-        length, kind = _ATTRIBUTE.unpack_from(body, at)
-        if kind == _NAME:
-            return os.fsdecode(body[at + _ATTRIBUTE.size : at + length].rstrip(b"\0"))
-        at += max((length + 3) & ~3, _ATTRIBUTE.size)
-    return ""
