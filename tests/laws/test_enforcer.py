@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from enforcerworld import ASKED, World, folder, tell
+from enforcerworld import ASKED, World, folder, named, tell
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -27,7 +27,7 @@ class _Told:
     async def __call__(self, call: tuple[Any, ...] | None) -> None:
         if call is None:
             return
-        self.pods |= {one.uid: one for one in call[1:2] if isinstance(one, Sandbox)}
+        self.pods |= named(call)
         answer = await tell(self.world.lab, self.enforcer, list(self.pods.items()), call)
         assert answer == "ok", (call, answer)
 

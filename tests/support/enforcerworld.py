@@ -213,6 +213,12 @@ class World:
         return {device: limits(size * MI) for device, size in sums.items()}
 
 
+def named(call: Sequence[Any]) -> dict[str, Sandbox]:
+    """Return the sandboxes that a call names, by the pod's uid."""
+    values = call[1] if call[0] == "synchronize" else call[1:2]
+    return {one.uid: one for one in values if isinstance(one, Sandbox)}
+
+
 async def tell(lab: Lab, enforcer: Enforcer, pods: Sequence[tuple[str, Sandbox]], call: Sequence[Any]) -> str:
     """Make a call of an enforcer; return `ok` or why it is refused.
 
@@ -340,6 +346,6 @@ async def _serve(world: World, link: socket.socket, fatal: int) -> None:
         except EOFError:
             return
         for call in calls:
-            pods |= {one.uid: one for one in call[1:2] if isinstance(one, Sandbox)}
+            pods |= named(call)
         counting = counting or counting_now
         await asyncio.gather(*(answer(index, call) for index, call in enumerate(calls)))
