@@ -70,7 +70,7 @@ class Machine:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                preexec_fn=dies_with_us,
+                preexec_fn=dies_with_us,  # noqa: PLW1509 - the thread that starts it lives as long as the tests
                 env={**os.environ, "TMPDIR": str(folder)},  # of snapshot=on
             )
         try:
@@ -81,13 +81,12 @@ class Machine:
             self.kill()
             raise RuntimeError(f"QEMU did not start: {error}\n{self._log.read_text()}") from error
 
-    def forward(self, port: int, host_port: int = 0) -> int:
-        """Make a port of the machine a port of the host's loopback; return that."""
-        if not host_port:
-            with socket.socket() as free:
-                free.bind(("127.0.0.1", 0))
-                host_port = free.getsockname()[1]
-        told = self.qmp.human(f"hostfwd_add net tcp:127.0.0.1:{host_port}-{ADDRESS}:{port}")
+    def forward(self, port: int = 0) -> int:
+        """Make a port of the machine a port of the host's loopback; return that. 0: a free one, the same on both sides."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            host_port: int = free.getsockname()[1]
+        told = self.qmp.human(f"hostfwd_add net tcp:127.0.0.1:{host_port}-{ADDRESS}:{port or host_port}")
         assert not told, told
         return host_port
 

@@ -86,7 +86,9 @@ def _prepare(node: Node, folder: Path) -> None:
     node.containerd.stop()
     node.run("kubelet", "--version")
     node.run("fio", "--version")
-    node.run("python3", "-c", "import asyncio, ssl, msgspec, pydantic, yaml, cryptography")
+    node.run(
+        "python3", "-c", "import asyncio, ssl, msgspec, pydantic, yaml, prometheus_client, google.protobuf.message"
+    )
     node.run("sync")
 
 
