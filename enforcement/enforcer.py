@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coro
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from math import inf
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, TypeVar
 
 from noisegate.enforcement.holder import Held, Holder, not_enforced
 from noisegate.enforcement.intent import intent as intents
@@ -34,6 +34,8 @@ T = TypeVar("T")
 
 THREADS: Final = 8
 """Pods that are worked on at the same moment; each needs milliseconds."""
+BEHIND: Final = 2
+"""Of them that nobody waits for, such as a thousand of a runtime that is taken over: its calls find threads free."""
 YOUNG_ROUNDS: Final = 6
 """Rounds in which the counters of a new pod are looked at: a data path that passes classes by does so from the start."""
 _GONE: Final = frozenset({State.STOPPED})
@@ -42,16 +44,19 @@ _WITHOUT_SANDBOX: Final = "-"
 """No sandbox has this id."""
 
 
-class _News(NamedTuple):
-    """What a runtime told since it knows us and before `synchronize` came to its list, which is older.
+class _News:
+    """What a runtime told since it knows us and before all of its list was taken over, which is older.
 
     Attributes:
         begun: uids of pods.
+        created: uids of pods and names of containers.
         ended: ids of sandboxes.
     """
 
-    begun: set[str]
-    ended: set[str]
+    def __init__(self) -> None:
+        self.begun: Final[set[str]] = set()
+        self.created: Final[set[tuple[str, str]]] = set()
+        self.ended: Final[set[str]] = set()
 
 
 class Enforcer:
@@ -91,7 +96,8 @@ class Enforcer:
         self._turns: Final[defaultdict[str, asyncio.Lock]] = defaultdict(asyncio.Lock)
         self._waiting: Final[Counter[str]] = Counter()
         self._ends: Final[dict[str, tuple[str, Callable[[str, str], None]]]] = {}
-        self._news: _News | None = _News(set(), set())
+        self._news: _News | None = _News()
+        self._behind: Final = asyncio.Semaphore(BEHIND)
         self._counters: Final[dict[str, Counters]] = {}
         self._counted: Final[Counter[str]] = Counter()
         self._tasks: Final[set[asyncio.Future[Any]]] = set()
@@ -104,37 +110,34 @@ class Enforcer:
         for container in containers:
             if container.state not in _GONE:
                 by_sandbox[container.sandbox].append(container)
-        news, self._news = self._news or _News(set(), set()), None
-        there = news.begun | {sandbox.uid for sandbox in sandboxes if sandbox.namespace not in self._excluded}
+        news = self._news = self._news or _News()
+        there = {sandbox.uid for sandbox in sandboxes if sandbox.namespace not in self._excluded}
         async with asyncio.TaskGroup() as group:
             for sandbox in sandboxes:
-                # Stopped sandboxes are listed until they are removed, beside the one that took the pod over.
-                if sandbox.stopped:
-                    group.create_task(self._guarded(self.stop_pod_sandbox(sandbox)))
-                elif sandbox.id not in news.ended and (intent := self._intent(sandbox)) is not None:
-                    group.create_task(self._guarded(self._take(intent, sandbox, by_sandbox[sandbox.id])))
+                group.create_task(self._guarded(self._taken_over, sandbox, by_sandbox[sandbox.id], news))
             for record in self.holder.ledger.all():
                 if record.uid not in there:
-                    group.create_task(self._guarded(self._release(record)))
+                    group.create_task(self._guarded(self._orphaned, record, news))
+        if self._news is news:
+            self._news = None
         await self.collect()
 
     def disconnected(self) -> None:
         """Learn that the runtime knows us no more: what it tells next is of another connection."""
-        self._news = _News(set(), set())
+        self._news = _News()
 
     async def run_pod_sandbox(self, sandbox: Sandbox) -> None:
         """Shape the pod's network, and put what is known of its disks in force."""
-        intent = self._intent(sandbox)
-        if intent is not None:
+        if self._intent(sandbox) is not None:
             self._begins(sandbox)
-            self._refuse(await self._take(intent, sandbox, ()))
+            self._refuse(await self._kept(self._taken(sandbox, ())))
 
     async def create_container(self, sandbox: Sandbox, container: Container) -> Adjustment:
         """Hold everything that the container asks for, before it is made."""
         intent = self._intent(sandbox)
         if intent is None:
             return UNADJUSTED
-        self._begins(sandbox)
+        self._begins(sandbox, container)
         held, adjustment = await self._kept(self._created(intent, sandbox, container))
         self._refuse(held)
         return adjustment
@@ -178,13 +181,17 @@ class Enforcer:
 
     def look_at(self, uid: str) -> None:
         """Hold a pod anew, soon: it asks for something else now, or somebody may have changed what it was held to."""
-        task = asyncio.ensure_future(self._guarded(self.look(uid)))
+        task = asyncio.ensure_future(self._guarded(self._look_behind, uid))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def look(self, uid: str) -> None:
         """Hold a pod anew that is held already; what had to be written without being asked for anew was drift."""
         await self._kept(self._looked(uid))
+
+    async def _look_behind(self, uid: str) -> None:
+        async with self._behind:
+            await self.look(uid)
 
     async def look_round(self) -> None:
         """Look at pods whose disk limits are others now, or of which something could not be made true.
@@ -193,13 +200,13 @@ class Enforcer:
         """
         astray = await self._off_loop(self.holder.astray)
         for uid in astray | self.trouble.keys() | self._ends.keys():
-            await self._guarded(self.look(uid))
-        await self._guarded(self._watch_counters(YOUNG_ROUNDS))
+            await self._guarded(self.look, uid)
+        await self._guarded(self._watch_counters, YOUNG_ROUNDS)
 
     async def look_at_all(self) -> None:
         """Look at every pod, whether anything tells of a change or not."""
         for record in self.holder.ledger.all():
-            await self._guarded(self.look(record.uid))
+            await self._guarded(self.look, record.uid)
         await self._watch_counters(inf)
 
     def changed(self, changes: Changes) -> None:
@@ -298,9 +305,10 @@ class Enforcer:
         self._skip(intent)
         return intent
 
-    def _begins(self, sandbox: Sandbox) -> None:
+    def _begins(self, sandbox: Sandbox, *containers: Container) -> None:
         if self._news is not None:
             self._news.begun.add(sandbox.uid)
+            self._news.created.update((sandbox.uid, container.name) for container in containers)
 
     def _class_of(self, intent: Intent, container: Container) -> RdtAdjustment:
         request = intent.asked.rdt
@@ -309,11 +317,22 @@ class Enforcer:
             raise not_enforced("rdt")
         return self.rdt.adjust(choice)
 
-    async def _take(self, intent: Intent, sandbox: Sandbox, containers: Sequence[Container]) -> Held:
-        return await self._kept(self._taken(intent, sandbox, containers))
+    async def _taken_over(self, sandbox: Sandbox, containers: Sequence[Container], news: _News) -> None:
+        """Hold a pod of the runtime's list, unless more was told of it since."""
+        async with self._behind:
+            # Stopped sandboxes are listed until they are removed, beside the one that took the pod over.
+            if sandbox.stopped:
+                await self.stop_pod_sandbox(sandbox)
+            else:
+                await self._kept(self._taken(sandbox, containers, news))
 
-    async def _taken(self, intent: Intent, sandbox: Sandbox, containers: Sequence[Container]) -> Held:
-        async with self._turn(intent.uid):
+    async def _taken(self, sandbox: Sandbox, containers: Sequence[Container], news: _News | None = None) -> Held:
+        async with self._turn(sandbox.uid):
+            intent = None if news is not None and sandbox.id in news.ended else self._intent(sandbox)
+            if intent is None:
+                return Held()
+            if news is not None:
+                containers = [one for one in containers if (sandbox.uid, one.name) not in news.created]
             held = await self._off_loop(self.holder.take, intent, sandbox, containers)
             self._ends.pop(intent.uid, None)
             self._note(intent, held, ("disk", "network"))
@@ -354,9 +373,13 @@ class Enforcer:
                 self._metrics.repairs.labels(kind).inc(number)
                 self._log.warning("drift-repaired", pod=f"{intent.namespace}/{intent.name}", uid=uid, kind=kind)
 
-    async def _release(self, record: Record) -> None:
-        self._log.info("orphan", pod=f"{record.namespace}/{record.name}", uid=record.uid)
-        await self._kept(self._ended_in_turn(record.uid, record.sandbox or _WITHOUT_SANDBOX, self.holder.release))
+    async def _orphaned(self, record: Record, news: _News) -> None:
+        """Undo what is left of a pod that is not on the runtime's list, unless it was told of since."""
+        async with self._behind:
+            if record.uid in news.begun:
+                return
+            self._log.info("orphan", pod=f"{record.namespace}/{record.name}", uid=record.uid)
+            await self._kept(self._ended_in_turn(record.uid, record.sandbox or _WITHOUT_SANDBOX, self.holder.release))
 
     async def _end(self, sandbox: Sandbox, work: Callable[[str, str], None]) -> None:
         """Undo something of a pod that is held, or is about to be by a call that we gave up waiting for."""
@@ -380,10 +403,10 @@ class Enforcer:
         self._ends.pop(uid, None)
         return True
 
-    async def _guarded(self, work: Awaitable[object]) -> None:
+    async def _guarded(self, work: Callable[..., Awaitable[object]], *args: object) -> None:
         """See that a fault of ours with one pod keeps no other from what it asks for."""
         try:
-            await work
+            await work(*args)
         except Exception as error:  # noqa: BLE001
             self._log.fault("pod-failed", cause=error)
 
