@@ -90,18 +90,8 @@ def _tidy(tree: Path) -> None:
     # A read-only root can keep no byte code, and dates in the image are no dates: it is taken as it is (PEP 552).
     if sys.version_info[:2] == (3, 11):
         folders = [str(tree / name) for name in ("opt/noisegate", "usr/lib/python3.11")]
-        compiling = [
-            sys.executable,
-            "-m",
-            "compileall",
-            "-q",
-            "-s",
-            str(tree),
-            "-p",
-            "/",
-            "--invalidation-mode=unchecked-hash",
-        ]
-        subprocess.run([*compiling, *folders], check=False)
+        named = ["-s", str(tree), "-p", "/", "--invalidation-mode=unchecked-hash"]
+        _run(sys.executable, "-m", "compileall", "-q", *named, *folders)
 
 
 def _run(*command: str) -> None:

@@ -18,6 +18,7 @@ from controlplane.plane import dies_with_us
 
 ROOT: Final = Path(__file__).parents[2]
 SECONDS: Final = 30.0
+CHECKOUT: Final = (sys.executable, "-m", "noisegate")
 
 
 class Program:
@@ -28,13 +29,16 @@ class Program:
         log: Where its standard error goes: a line of JSON each.
         event: The event by which it says that it is there; its fields become `where`.
         hosts: A file that stands in the place of /etc/hosts for this program alone, in a mount namespace of its own.
+        command: What is run in the place of this checkout.
     """
 
-    def __init__(self, args: Sequence[str], log: Path, event: str, hosts: Path | None = None) -> None:
+    def __init__(
+        self, args: Sequence[str], log: Path, event: str, hosts: Path | None = None, command: Sequence[str] = CHECKOUT
+    ) -> None:
         self.log: Final = log
         self._file = log.open("wb")
         self.process: Final = subprocess.Popen(
-            [*_with(hosts), sys.executable, "-m", "noisegate", *args],
+            [*_with(hosts), *command, *args],
             cwd=ROOT,
             stderr=self._file,
             stdin=subprocess.DEVNULL,
