@@ -191,7 +191,10 @@ class World:
             names = {one.name for one in record.containers}
             assert pod.containers.keys() <= names, pod
             volumes, rates = ASKED[pod.choice]
-            wanted = self._wanted(volumes, names)
+            # A container that was not made again keeps what it had; entries that came later are its next one's.
+            kept = {volume.replace("*", "layers") for one in record.containers for volume in one.places}
+            has = kept.union(*(HAVE[name] for name in pod.containers))
+            wanted = self._wanted({name: size for name, size in volumes.items() if name in has})
             found = self.lab.io(pod.sandbox)
             assert found == {**FOREIGN, **wanted}, (pod, found)
             assert self.lab.rates(pod.sandbox) == rates, pod
@@ -205,11 +208,10 @@ class World:
         assert self.lab.picture() == self.before
 
     @staticmethod
-    def _wanted(volumes: dict[str, int], names: set[str]) -> dict[Device, IoLimits]:
+    def _wanted(volumes: dict[str, int]) -> dict[Device, IoLimits]:
         sums: dict[Device, int] = {}
         for volume, size in volumes.items():
-            if any(volume in HAVE[name] for name in names):
-                sums[PLACES[volume]] = sums.get(PLACES[volume], 0) + size
+            sums[PLACES[volume]] = sums.get(PLACES[volume], 0) + size
         return {device: limits(size * MI) for device, size in sums.items()}
 
 
