@@ -10,14 +10,14 @@ from typing import Any, Final, NamedTuple
 import installed
 import msgspec
 import pytest
-from builders import container, cores, pod, workload
+from builders import container, cores, pod, review, workload
 from controlplane import ControlPlane, Reply
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from installed import Certificates, Counting, Registration, in_force
 from strategies import asking_annotations, labels, other_annotations, pods, rule_files
 
-from noisegate.isolation import keys
+from noisegate.isolation import keys, kuryr, nad
 from noisegate.isolation.catalogue import NOTHING_KNOWN
 from noisegate.isolation.policy import DEFAULT_POLICY
 from noisegate.webhook import admit, conditions, firing, mutate, registration, rules
@@ -103,12 +103,10 @@ def plain(value: Json, given_rules: Rules, namespace: str) -> bool:
     return not (ours or named & set(keys.CORE_RESOURCES) or fired.rules)
 
 
-@settings(
-    deadline=None,
-    max_examples=20,
-    phases=[Phase.generate],
-    suppress_health_check=list(HealthCheck),
-)
+LAW: Final = settings(deadline=None, max_examples=20, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+
+
+@LAW
 @given(file=rule_files(), examples=st.lists(pods(), min_size=8, max_size=8), chosen=st.booleans())
 def test_what_asks_is_sent_and_what_does_not_is_not(shared: Lab, file: str, examples: list[Json], chosen: bool) -> None:
     """A pod that our code has anything to say to reaches us, whatever the rules; a plain one never does."""
@@ -320,6 +318,102 @@ def test_templates_that_ask_are_sent(lab: Lab, kind: str, key: str) -> None:
         spec = there["spec"]["jobTemplate"]["spec"] if kind == "CronJob" else there["spec"]
         spec["template"]["metadata"]["annotations"][key] = "y"
         assert lab.updated(there)[0] == Counter({"validate": 1})
+
+
+def judged(value: Json, given_rules: Rules, old: Json | None = None) -> bool:
+    """Tell whether our code refuses an object, or warns of it."""
+    body = review(value, old=old, operation="CREATE" if old is None else "UPDATE")
+    answer = msgspec.json.decode(admit.answer("validate", body, admit.World(rules=given_rules)).body)["response"]
+    return not answer["allowed"] or bool(answer.get("warnings"))
+
+
+def sound(value: Json) -> Json:
+    """Return a pod without what the API server itself refuses: of a template it does so before anybody is asked."""
+    value = copy.deepcopy(value)
+    value["metadata"].get("annotations", {}).pop("a~b/c", None)
+    volumes = {volume["name"] for volume in value["spec"].get("volumes", [])}
+    for one in (*value["spec"]["containers"], *value["spec"].get("initContainers", [])):
+        one["image"] = "i"
+        one.get("securityContext", {}).pop("privileged", None)
+        if "volumeMounts" in one:
+            one["volumeMounts"] = [mount for mount in one["volumeMounts"] if mount["name"] in volumes]
+    return value
+
+
+def test_templates_that_are_judged_are_sent_and_plain_ones_are_not(shared: Lab) -> None:
+    """For any template of any kind, whatever the rules: as the law of pods has it."""
+    seen: Counter[str] = Counter()
+
+    @LAW
+    @given(
+        file=rule_files(),
+        examples=st.lists(st.tuples(st.sampled_from(WORKLOADS), pods()), min_size=8, max_size=8),
+        chosen=st.booleans(),
+    )
+    def law(file: str, examples: list[tuple[str, Json]], chosen: bool) -> None:
+        given_rules = rules.load(file, "mutations.yaml") if chosen else SHIPPED
+        shared.use(given_rules)
+        for kind, drawn in examples:
+            template = sound(drawn)
+            template["metadata"].setdefault("labels", {})["app"] = "a"
+            template["spec"]["restartPolicy"] = "Never" if kind in {"Job", "CronJob"} else "Always"
+            selected = {} if kind in {"Job", "CronJob"} else {"selector": {"matchLabels": {"app": "a"}}}
+            value = workload(kind, template, **selected)
+            calls, reply = shared.sent(value)
+            if reply.status != 201:
+                continue  # it is no template: the API server never got as far as conditions
+            if judged(value, given_rules):
+                seen["judged"] += 1
+                assert calls == Counter({"validate": 1}), (value, calls)
+            if plain(template, given_rules, "default"):
+                seen["plain"] += 1
+                assert not calls, (value, calls)
+
+    law()
+    assert min(seen["judged"], seen["plain"]) >= 5, seen
+
+
+NETWORKS: Final = st.builds(
+    lambda annotations, config, given_labels: {
+        "apiVersion": "k8s.cni.cncf.io/v1",
+        "kind": "NetworkAttachmentDefinition",
+        "metadata": {"name": "changing", "annotations": annotations, "labels": given_labels},
+        "spec": {} if config is None else {"config": config},
+    },
+    st.dictionaries(
+        st.sampled_from([nad.RESOURCE_NAME, nad.NODE_SELECTOR, kuryr.CONFIG_KEY, "example.com/other"]),
+        st.sampled_from(["intel.com/a", "a b", "{}"]),
+    ),
+    st.sampled_from([None, "", "x", '{"cniVersion": "1.0.0", "type": "sriov", "vlan": 9999}', '{"type": "bridge"}']),
+    st.dictionaries(st.just("a"), st.sampled_from(["b", "c"])),
+)
+
+
+def test_networks_that_are_judged_are_sent(lab: Lab) -> None:
+    """Any that is new; of two that follow one another, if and only if something differs that is read."""
+    read = (nad.RESOURCE_NAME, nad.NODE_SELECTOR, kuryr.CONFIG_KEY)
+    seen: Counter[bool] = Counter()
+
+    @LAW
+    @given(old=NETWORKS, new=NETWORKS)
+    def law(old: Json, new: Json) -> None:
+        path = f"/apis/k8s.cni.cncf.io/v1/namespaces/{lab.namespace}/network-attachment-definitions/changing"
+        lab.plane.api.delete(path)
+        assert lab.sent(old)[0] == Counter({"validate": 1})
+        old, new = copy.deepcopy(old), copy.deepcopy(new)
+        old["metadata"]["namespace"] = lab.namespace
+        there = lab.plane.api.made(old)
+        changed = {**there, "spec": new["spec"], "metadata": {**there["metadata"], **new["metadata"]}}
+        given, wanted = old["metadata"]["annotations"], new["metadata"]["annotations"]
+        differs = old["spec"] != new["spec"] or any(given.get(key) != wanted.get(key) for key in read)
+        calls, reply = lab.updated(changed)
+        assert reply.status == 200, reply
+        assert calls == (Counter({"validate": 1}) if differs else Counter()), (old, new)
+        assert differs or not judged(changed, SHIPPED, there)
+        seen[differs] += 1
+
+    law()
+    assert seen[True] > 0
 
 
 @pytest.mark.parametrize("kind", WORKLOADS)

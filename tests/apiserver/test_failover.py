@@ -1,8 +1,11 @@
 """Two replicas behind a balancer, under load, while everything about them changes: no creation fails."""
 
+import base64
 import json
+import ssl
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,7 +16,7 @@ import pytest
 from balancer import Balancer
 from builders import container, cores, pod
 from controlplane import Api, ControlPlane, Mounted
-from cryptography.x509 import load_pem_x509_certificates
+from cryptography.x509 import Certificate, load_pem_x509_certificates
 from installed import NAMESPACE, PATHS
 from replicas import Program, webhook
 
@@ -24,7 +27,6 @@ pytestmark = pytest.mark.apiserver
 
 CLIENTS: Final = 8
 CREATIONS: Final = 3000
-PER_SECOND: Final = 50
 BASE: Final = Path(__file__).parents[2] / "deploy" / "base"
 SECRETS: Final = f"/api/v1/namespaces/{NAMESPACE}/secrets"
 SHIPPED: Final = Path(shipped_rules()).read_text()
@@ -35,14 +37,18 @@ ASKING: Final = (
 
 
 class Failure(NamedTuple):
-    """A creation that failed: when it began, and what the API server said."""
+    """A creation that failed: whose, when it began, and what the API server said."""
 
+    client: int
     at: float
     told: str
 
 
 class Load:
-    """Clients on long-lived connections that create pods, half of them asking, for as long as something happens."""
+    """Clients on long-lived connections that create pods, half of them asking, for as long as something happens.
+
+    Each creates one after the other, as fast as it is answered: on a quiet machine some hundred a second together.
+    """
 
     def __init__(self, plane: ControlPlane, namespace: str) -> None:
         self.plane: Final = plane
@@ -62,15 +68,14 @@ class Load:
         try:
             self.plane.wait("load", lambda: self.created > CREATIONS / 10, 60)
             action()
-            self.plane.wait("creations", lambda: self.created >= CREATIONS, 180)
+            self.plane.wait("creations", lambda: self.created >= CREATIONS, 300)
         finally:
             self._ended.set()
             for thread in threads:
                 thread.join()
         self.seconds = time.monotonic() - began
-        rate = self.created / self.seconds
-        print(f"{self.created} creations, {rate:.0f} a second, {len(self.failures)} failed")
-        assert rate >= PER_SECOND
+        print(f"{self.created} creations, {self.created / self.seconds:.0f} a second, {len(self.failures)} failed")
+        assert self.created >= CREATIONS
 
     def _create(self, number: int) -> None:
         api: Api = self.plane.as_("admin")
@@ -86,7 +91,7 @@ class Load:
             with self._lock:
                 self.created += 1
                 if wrong:
-                    self.failures.append(Failure(began, wrong))
+                    self.failures.append(Failure(number, began, wrong))
         api.close()
 
 
@@ -205,7 +210,7 @@ def _lab(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) 
             "--log-format",
             "json",
         ]
-        quick = ["--look-every", "0.2", "--settle", "1", "--narrow-after", "3", "--lease", "5"]
+        quick = ["--look-every", "0.2", "--settle", "1", "--narrow-after", "3", "--lease", "60"]
         ends.enter_context(Program(["controller", *flags, *quick], folder / "controller.log", "working", hosts))
         for number in (0, 1):
             lab.start(number)
@@ -232,14 +237,19 @@ def _load(lab: Lab, namespace: str) -> Load:
 
 def test_the_certificate_is_renewed(lab: Lab, load: Load) -> None:
     """No creation fails, and both replicas serve the new one."""
+    before = load_pem_x509_certificates(_serving(lab))[0]
 
     def renew() -> None:
+        awaited = reloads(lab, "certificate", "reloaded")
         lab.ask_to_renew("leaf", "CertificateRenewed")
-        for program in lab.replicas.values():
-            program.wait_for("reload", what="certificate", result="reloaded")
+        awaited()
 
     load.during(renew)
     assert load.failures == []
+    renewed = load_pem_x509_certificates(_serving(lab))[0]
+    assert renewed != before
+    for program in lab.replicas.values():
+        assert served(program) == renewed
 
 
 def test_the_authority_changes(lab: Lab, load: Load) -> None:
@@ -255,9 +265,28 @@ def test_the_authority_changes(lab: Lab, load: Load) -> None:
     assert load_pem_x509_certificates(_authority(lab))[0] != before
 
 
-def _authority(lab: Lab) -> bytes:
-    import base64  # noqa: PLC0415
+def reloads(lab: Lab, what: str, result: str) -> Callable[[], None]:
+    """Return what waits until each replica has told of one reload more than now."""
+    before = [(program, len(program.told("reload", what=what, result=result))) for program in lab.replicas.values()]
 
+    def wait() -> None:
+        for program, count in before:
+            program.wait_for("reload", count + 1, what=what, result=result)
+
+    return wait
+
+
+def served(program: Program) -> Certificate:
+    """Return the certificate that a replica serves to a new connection."""
+    text = ssl.get_server_certificate(("127.0.0.1", program.where["port"]))
+    return load_pem_x509_certificates(text.encode())[0]
+
+
+def _serving(lab: Lab) -> bytes:
+    return base64.b64decode(lab.plane.api.get(f"{SECRETS}/noisegate-tls").body["data"]["tls.crt"])
+
+
+def _authority(lab: Lab) -> bytes:
     webhook_ = lab.plane.api.get(PATHS[0]).body["webhooks"][0]
     return base64.b64decode(webhook_["clientConfig"]["caBundle"])
 
@@ -267,16 +296,15 @@ def test_rules_change(lab: Lab, load: Load) -> None:
     gold = "  - {name: gold, when: {labels: {tier: gold}}, perPod: {metadata: {annotations: {tier: TIER}}}}\n"
 
     def change() -> None:
-        for count, tier in enumerate(("one", "two"), start=1):
-            lab.put_rules(SHIPPED + gold.replace("TIER", tier))
-            for program in lab.replicas.values():
-                program.wait_for("reload", count, what="mutations", result="reloaded")
-        lab.put_rules("rules: [{}]")
-        for program in lab.replicas.values():
-            program.wait_for("reload", what="mutations", result="refused")
-        lab.put_rules(SHIPPED)
-        for program in lab.replicas.values():
-            program.wait_for("reload", 3, what="mutations", result="reloaded")
+        for text, result in (
+            (SHIPPED + gold.replace("TIER", "one"), "reloaded"),
+            (SHIPPED + gold.replace("TIER", "two"), "reloaded"),
+            ("rules: [{}]", "refused"),
+            (SHIPPED, "reloaded"),
+        ):
+            awaited = reloads(lab, "mutations", result)
+            lab.put_rules(text)
+            awaited()
 
     load.during(change)
     assert load.failures == []
@@ -313,8 +341,8 @@ def test_a_replica_is_killed(lab: Lab, load: Load) -> None:
         lab.balancer.remove(port)
 
     load.during(kill)
-    # A creation calls twice, one after the other: each client has at most one call in flight.
-    assert len(load.failures) <= CLIENTS, load.failures
+    # A creation calls twice, one after the other: each client has at most one call in flight when the replica dies.
+    assert max(Counter(failure.client for failure in load.failures).values(), default=0) <= 1, load.failures
     assert all(failure.at <= killed[1] for failure in load.failures), load.failures
     print(f"{len(load.failures)} of the calls in flight failed")
     lab.start(0)

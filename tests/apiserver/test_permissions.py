@@ -79,7 +79,7 @@ def test_every_right_is_used_and_no_other_is_missed(audited: tuple[ControlPlane,
     quick = ["--look-every", "0.1", "--settle", "0.2", "--narrow-after", "0.5"]
     secret = f"/api/v1/namespaces/{NAMESPACE}/secrets/noisegate-ca"
     with (
-        Program(["controller", *where, *quick], tmp_path / "controller.log", "working"),
+        Program(["controller", *where, *quick], tmp_path / "controller.log", "working") as leader,
         Mounted(plane.api, "Secret", NAMESPACE, "noisegate-tls", tmp_path / "tls") as mounted,
     ):
         mounted.wait()
@@ -93,9 +93,15 @@ def test_every_right_is_used_and_no_other_is_missed(audited: tuple[ControlPlane,
             program.ready()
             _ask_for_what_is_not_there(plane, program)
             plane.api.patch(secret, {"metadata": {"annotations": {"noisegate.io/renew": "ca"}}})
-            plane.api.made({**config, "data": {"mutations.yaml": "rules: [{name: r, when: {labels: {a: b}}}]"}})
-            plane.wait("change", lambda: "AuthorityChangeFinished" in (tmp_path / "controller.log").read_text())
-            plane.wait("rules", lambda: "ConditionsNarrowed" in (tmp_path / "controller.log").read_text())
+            leader.wait_for("event", reason="AuthorityChangeFinished")
+            with Program(["controller", *where, *quick], tmp_path / "second.log", "working") as follower:
+                follower.ready()
+                assert not follower.told("leads")
+                assert leader.end() == 0
+                follower.wait_for("leads")
+                # It has not seen these before, and so widens and narrows.
+                plane.api.made({**config, "data": {"mutations.yaml": "rules: [{name: r, when: {labels: {a: b}}}]"}})
+                follower.wait_for("event", reason="ConditionsNarrowed")
     used, refused = set(), []
     for line in log.read_text().splitlines():
         event = json.loads(line)
