@@ -69,7 +69,7 @@ def _install(wheel: Path, tree: Path) -> None:
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"]
     binary = ["--only-binary=:all:", "--python-version=3.11", "--implementation=cp", *GLIBC]
     target = tree / "opt" / "noisegate"
-    _run(*pip, *binary, f"--target={target}", f"{wheel}[webhook,controller]")
+    _run(*pip, *binary, f"--target={target}", f"{wheel}[webhook,controller,node]")
     # Launchers for another Python, and where the wheel lay on the machine that built it.
     shutil.rmtree(target / "bin", ignore_errors=True)
     for path in target.glob("*.dist-info/direct_url.json"):
