@@ -140,11 +140,14 @@ class StatusServer:
             self._path.unlink(missing_ok=True)
 
     async def _answer(self, _reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, TimeoutError):
-            async with asyncio.timeout(SECONDS):
-                writer.write(msgspec.json.encode(await self._status()))
-                await writer.drain()
-        writer.close()
+        try:
+            with contextlib.suppress(OSError, TimeoutError):
+                async with asyncio.timeout(SECONDS):
+                    writer.write(msgspec.json.encode(await self._status()))
+                    await writer.drain()
+        finally:
+            # Whatever went wrong: who asks is not left waiting.
+            writer.close()
 
 
 async def ask(path: Path) -> NodeStatus:

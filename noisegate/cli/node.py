@@ -148,14 +148,14 @@ def status(args: argparse.Namespace) -> int:
     path = Path(args.state, SOCKET)
     try:
         told = asyncio.run(ask(path))
+    except (TimeoutError, msgspec.MsgspecError) as error:
+        return _unusable("status", error)
     except OSError as error:
         print(
             f"noisegate node status: {path}: {error.strerror or error}; no enforcer runs here, or you are not root",
             file=sys.stderr,
         )
         return 2
-    except (TimeoutError, msgspec.MsgspecError) as error:
-        return _unusable("status", error)
     if args.output == "json":
         print(msgspec.json.format(msgspec.json.encode(told)).decode())
     else:
