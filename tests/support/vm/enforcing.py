@@ -98,6 +98,8 @@ class Enforcer:
 
     def begin(self) -> None:
         """Start it."""
+        if self._run is not None:
+            self._run.forget()
         self._run = self._forks.run(*_command("run"), log=LOG)
 
     def stop(self) -> None:

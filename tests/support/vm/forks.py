@@ -23,17 +23,12 @@ class Run:
 
     def __init__(self, forks: Path, argv: tuple[str, ...], log: str) -> None:
         self._socket: Final = socket.socket(socket.AF_UNIX)
-        self._socket.settimeout(SECONDS)
-        self._socket.connect(str(forks))
-        self._socket.sendall(json.dumps({"argv": argv, "log": log}).encode() + b"\n")
-        line = b""
-        while not line.endswith(b"\n"):  # byte by byte: `runs` looks at what follows
-            piece = self._socket.recv(1)
-            if not piece:
-                raise ConnectionError("nobody forks in the node")
-            line += piece
-        self.pid: Final = int(line)
         self._ended: Ran | None = None
+        try:
+            self.pid: Final = self._begin(forks, json.dumps({"argv": argv, "log": log}))
+        except BaseException:
+            self._socket.close()
+            raise
 
     @property
     def runs(self) -> bool:
@@ -56,6 +51,22 @@ class Run:
                 out, err = (lines.read(end[name]).decode() for name in ("out", "err"))
             self._ended = Ran(end["code"], out, err)
         return self._ended
+
+    def forget(self) -> None:
+        """Let it be: whoever begins another one does not ask what this one came to."""
+        self._socket.close()
+
+    def _begin(self, forks: Path, question: str) -> int:
+        self._socket.settimeout(SECONDS)
+        self._socket.connect(str(forks))
+        self._socket.sendall(f"{question}\n".encode())
+        line = b""
+        while not line.endswith(b"\n"):  # byte by byte: `runs` looks at what follows
+            piece = self._socket.recv(1)
+            if not piece:
+                raise ConnectionError("nobody forks in the node")
+            line += piece
+        return int(line)
 
 
 class Forks:

@@ -40,12 +40,16 @@ def kept(kind: str, key: str, build: Callable[[Path], None]) -> Iterator[Path]:
     folder.parent.mkdir(parents=True, exist_ok=True)
     # A lock is held by an open file: it ends with its holder, however that ends.
     with folder.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not folder.exists():
-            _build(kind, folder, build)
-            _sweep(kind, folder)
+        while True:
+            fcntl.flock(lock, fcntl.LOCK_SH)
+            if folder.exists():
+                break
+            # Not at one moment: the lock is let go and taken anew (flock(2)).
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not folder.exists():
+                _build(kind, folder, build)
+                _sweep(kind, folder)
         os.utime(folder)
-        fcntl.flock(lock, fcntl.LOCK_SH)
         yield folder
 
 
