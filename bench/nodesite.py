@@ -77,7 +77,7 @@ class Site:
         self.tree.make(cgroup)
         spaces = [pb.LinuxNamespace(type="network", path=netns)] if netns else []
         sandbox = pb.PodSandbox(
-            id=f"{number:064x}",
+            id=f"{number:012x}{0:052x}",
             name=f"web-{number}",
             uid=uid,
             namespace="shop",
@@ -92,7 +92,7 @@ class Site:
         ]
         mounts += [pb.Mount(destination="/data", source=str(ROOT / "bench"))]
         container = pb.Container(
-            id=f"{number + (1 << 200):064x}",
+            id=f"{number:012x}{1:052x}",
             pod_sandbox_id=sandbox.id,
             name="app",
             state=pb.CONTAINER_RUNNING,

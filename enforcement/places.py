@@ -26,7 +26,8 @@ class Places:
 
     def __init__(self, blocks: Blocks, mounts: Callable[[], Sequence[Mount]], host: Path, store: str) -> None:
         self._blocks: Final = blocks
-        self._mounts: Final = mounts
+        self._read: Final = mounts
+        self._seen: tuple[Sequence[Mount], Sequence[Mount]] = ((), ())
         self._host: Final = str(host)
         self._readlink: Final = links(host)
         self._store: Final = store
@@ -48,7 +49,7 @@ class Places:
                 f"pod yet, and it has no annotation {keys.VOLUME_PATHS}",
                 "have the pod admitted by noisegate's webhook, or wait for the API server",
             )
-        mounts = below(self._mounts(), self._host)
+        mounts = self._mounts()
         places: dict[str, Device] = {}
         for entry in request.volumes:
             if entry.volume == WRITABLE_LAYERS:
@@ -63,7 +64,16 @@ class Places:
         Raises:
             Refusal: It has none that can be throttled.
         """
-        return self._of_path(below(self._mounts(), self._host), self._store)
+        return self._of_path(self._mounts(), self._store)
+
+    def _mounts(self) -> Sequence[Mount]:
+        """Return the host's mounts, as it has them; of those that were read before, what was made of them."""
+        read = tuple(self._read())
+        seen, made = self._seen
+        if read != seen:
+            made = below(read, self._host)
+            self._seen = (read, made)
+        return made
 
     def _of_volume(self, mounts: Sequence[Mount], container: Container, volume: str, path: str) -> Device:
         where = path.rstrip("/") or "/"

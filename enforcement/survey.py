@@ -11,7 +11,7 @@ from noisegate.enforcement.kernel import probe
 from noisegate.enforcement.kernel.blocks import Blocks
 from noisegate.enforcement.kernel.cgroup import CgroupTree
 from noisegate.enforcement.kernel.links import Links
-from noisegate.enforcement.kernel.mountinfo import Mount, holding, read_mounts
+from noisegate.enforcement.kernel.mountinfo import Mounts, holding
 from noisegate.enforcement.kernel.probe import Facts
 from noisegate.enforcement.kernel.resctrl import Resctrl
 from noisegate.enforcement.kernel.shaper import Shaper
@@ -31,6 +31,7 @@ class Parts(NamedTuple):
         cgroups: Its cgroup tree.
         links: Finds pods' interfaces.
         shaper: Shapes them.
+        mounts: Its mounts.
         places: Finds volumes' devices.
         resctrl: Its resctrl.
     """
@@ -38,14 +39,18 @@ class Parts(NamedTuple):
     cgroups: CgroupTree
     links: Links
     shaper: Shaper
+    mounts: Mounts
     places: Places
     resctrl: Resctrl
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
         """Return the parts as settings say."""
-        places = Places(Blocks(Path(settings.sys)), _mounts, Path(settings.host), settings.disk.store)
-        return cls(CgroupTree(Path(settings.cgroup)), Links(), Shaper(), places, Resctrl(Path(settings.resctrl)))
+        mounts = Mounts()
+        places = Places(Blocks(Path(settings.sys)), mounts, Path(settings.host), settings.disk.store)
+        return cls(
+            CgroupTree(Path(settings.cgroup)), Links(), Shaper(), mounts, places, Resctrl(Path(settings.resctrl))
+        )
 
 
 def switched_off(settings: Settings) -> tuple[Enforced, ...]:
@@ -60,7 +65,7 @@ def switched_off(settings: Settings) -> tuple[Enforced, ...]:
 
 def examine(settings: Settings, parts: Parts, before: Facts | None = None) -> Facts:
     """Look at the node. What was good `before` and costs something to look at is not looked at again."""
-    mounts = _mounts()
+    mounts = parts.mounts()
     hierarchy, controllers, driver, below = probe.cgroup_facts(parts.cgroups.root, mounts)
     state = holding(mounts, settings.state)
     ifb = probe.ifb_facts() if before is None or before.ifb else ""
@@ -110,10 +115,6 @@ def _runtime_rdt(facts: Facts) -> str:
 
 def _starts_in_group(facts: Facts) -> bool | None:
     return None if isinstance(facts.runc, Refusal) else facts.runc.intel_rdt
-
-
-def _mounts() -> tuple[Mount, ...]:
-    return read_mounts(Path("/proc"), "self")
 
 
 def _store(places: Places) -> Device | Refusal:

@@ -7,8 +7,12 @@ Sources: proc_pid_mountinfo(5); Documentation/filesystems/proc.rst, 3.5.
 import errno
 import os
 import re
+import select
+import threading
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
+from io import FileIO
 from itertools import takewhile
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -82,17 +86,43 @@ def _unescaped(word: str) -> str:
     return _ESCAPE.sub(lambda digits: chr(int(digits[1], 8)), word) if "\\" in word else word
 
 
-def read_mounts(proc: Path, pid: str = "1") -> tuple[Mount, ...]:
-    """Return the mounts that a process sees.
+class Mounts:
+    """The mounts that a process sees; read anew when they have changed. May be called from several threads.
 
-    Raises:
-        Refusal: They cannot be read.
+    Whoever polls an open mountinfo is told of each change since the poll before (proc_pid_mountinfo(5), mounts_poll of
+    fs/proc_namespace.c), and a thousand lines take milliseconds.
+
+    Args:
+        path: Of the mountinfo.
     """
-    path = proc / pid / "mountinfo"
-    try:
-        return parse(os.fsdecode(path.read_bytes()))
-    except OSError as error:
-        raise refusal(PROC, error.errno or 0, f"{path} cannot be read") from error
+
+    def __init__(self, path: Path = Path("/proc/self/mountinfo")) -> None:
+        self._path: Final = path
+        self._lock: Final = threading.Lock()
+        self._file: FileIO | None = None
+        self._poll: Final = select.poll()
+        self._mounts: tuple[Mount, ...] = ()
+
+    def __call__(self) -> tuple[Mount, ...]:
+        """Return them.
+
+        Raises:
+            Refusal: They cannot be read.
+        """
+        with self._lock:
+            try:
+                if self._file is None:
+                    file = FileIO(self._path)
+                    self._mounts = parse(os.fsdecode(file.read()))
+                    self._poll.register(file, select.POLLPRI)
+                    weakref.finalize(self, file.close)
+                    self._file = file
+                elif self._poll.poll(0):
+                    self._file.seek(0)
+                    self._mounts = parse(os.fsdecode(self._file.read()))
+            except OSError as error:
+                raise refusal(PROC, error.errno or 0, f"{self._path} cannot be read") from error
+            return self._mounts
 
 
 def holding(mounts: Iterable[Mount], path: str) -> Mount | None:

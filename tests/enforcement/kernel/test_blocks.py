@@ -6,7 +6,7 @@ import pytest
 
 from noisegate.enforcement.actions import Device
 from noisegate.enforcement.kernel.blocks import Blocks
-from noisegate.enforcement.kernel.mountinfo import Mount, read_mounts
+from noisegate.enforcement.kernel.mountinfo import Mount, Mounts
 from noisegate.enforcement.refusal import Refusal
 
 SDA, SDA1, NVME, NVME_P2 = Device(8, 0), Device(8, 1), Device(259, 0), Device(259, 2)
@@ -161,7 +161,7 @@ def test_the_mounts_of_this_machine() -> None:
     """Every mount that the running kernel shows has a device that it shows too, or is refused with a sentence."""
     blocks = Blocks(Path("/sys"))
     told = []
-    for mount in read_mounts(Path("/proc"), "self"):
+    for mount in Mounts()():
         try:
             device = blocks.of_mount(mount, mount.point)
         except Refusal as refusal:

@@ -1,7 +1,9 @@
 """Which mount a path lies on, by the text of mountinfo."""
 
 import os
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from noisegate.enforcement.actions import Device
-from noisegate.enforcement.kernel.mountinfo import MOST_LINKS, Mount, holding, links, parse, read_mounts, resolved
+from noisegate.enforcement.kernel.mountinfo import MOST_LINKS, Mount, Mounts, holding, links, parse, resolved
 from noisegate.enforcement.refusal import Refusal
 
 NODE = r"""22 27 0:21 / /proc rw,nosuid,nodev,noexec,relatime shared:12 - proc proc rw
@@ -109,7 +111,7 @@ def test_only_absolute_plain_paths(path: str) -> None:
 
 def test_the_own_table() -> None:
     """The running kernel's table is read; / lies on a mount at /."""
-    mount = holding(read_mounts(Path("/proc"), "self"), "/")
+    mount = holding(Mounts()(), "/")
     assert mount is not None
     assert mount.point == "/"
 
@@ -117,7 +119,7 @@ def test_the_own_table() -> None:
 def test_a_process_that_has_ended(tmp_path: Path) -> None:
     """Without its table, it is a refusal that names the file."""
     with pytest.raises(Refusal, match=r"17/mountinfo cannot be read: .*\(ENOENT\)"):
-        read_mounts(tmp_path, "17")
+        Mounts(tmp_path / "17/mountinfo")()
 
 
 def test_symbolic_links_of_the_tree(tmp_path: Path) -> None:
@@ -210,3 +212,29 @@ def test_any_name_is_read_back(name: str) -> None:
     written = "".join(f"\\{ord(char):03o}" if char in " \t\n\\#" else char for char in name)
     (mount,) = parse(f"1 0 8:1 /{written} /{written} rw - ext4 /dev/{written} rw\n")
     assert (mount.root, mount.point, mount.source) == (f"/{name}", f"/{name}", f"/dev/{name}")
+
+
+CHANGING = """
+import subprocess, sys
+from noisegate.enforcement.kernel.mountinfo import Mounts
+
+mounts, folder = Mounts(), sys.argv[1]
+before = mounts()
+assert mounts() is before, "nothing has changed"
+for turn in range(3):
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", folder], check=True)
+    there = mounts()
+    assert any(mount.point == folder for mount in there), turn
+    assert mounts() is there, turn
+    subprocess.run(["umount", folder], check=True)
+    assert mounts() == before, turn
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, for a mount namespace")
+def test_mounts_are_read_anew_when_they_have_changed(tmp_path: Path) -> None:
+    """Each mount and each end of one is seen at once, and while there is none nothing is read."""
+    unshare = shutil.which("unshare") or pytest.skip("needs unshare")
+    command = [unshare, "--mount", "--propagation", "private", sys.executable, "-c", CHANGING, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[3])  # noqa: S603
+    assert done.returncode == 0, done.stderr
