@@ -7,7 +7,7 @@ PROTOS := noisegate/enforcement/nri/nri.proto noisegate/enforcement/nri/ttrpc.pr
 PLAIN  := not (apiserver or runtime or node or cluster)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-apiserver test-runtime test-node test-cluster test-rdt binaries quick check fmt lint types layers docs docs-check bench bench-quick bench-cluster bench-node wheel images clean
+.PHONY: help run test test-apiserver test-image test-runtime test-node test-cluster test-rdt binaries quick check fmt lint types layers docs docs-check bench bench-quick bench-cluster bench-node wheel images clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,9 +21,12 @@ test: $(READY) ## run all tests and measure what they cover (about 2 minutes)
 	@$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-test-apiserver: $(READY) ## run the tests against a real etcd and kube-apiserver (built once, about 7 minutes)
+test-apiserver: $(READY) ## run the tests against a real etcd and kube-apiserver (built once, about 10 minutes)
 	PYTHONPATH=tests/support $(BIN)/python -m binaries control-plane
 	$(BIN)/python -m pytest -m apiserver tests/apiserver
+
+test-image: images ## run what make images has built, as its user on a read-only root (root)
+	NOISEGATE_IMAGE=dist/noisegate.oci.tar $(BIN)/python -m pytest tests/deploy/test_built_image.py
 
 test-runtime: $(READY) ## run the tests against a real containerd in namespaces (root; built once, about 2 minutes)
 	PYTHONPATH=tests/support $(BIN)/python -m binaries runtime
