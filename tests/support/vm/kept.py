@@ -6,7 +6,6 @@ import hashlib
 import os
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -47,19 +46,20 @@ def kept(kind: str, key: str, build: Callable[[Path], None]) -> Iterator[Path]:
             # Not at one moment: the lock is let go and taken anew (flock(2)).
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not folder.exists():
-                _build(kind, folder, build)
+                _build(folder, build)
                 _sweep(kind, folder)
         os.utime(folder)
         yield folder
 
 
-def _build(kind: str, folder: Path, build: Callable[[Path], None]) -> None:
+def _build(folder: Path, build: Callable[[Path], None]) -> None:
     print(f"building {folder.name} (once) ...", file=sys.stderr, flush=True)
     begun = time.monotonic()
-    half = Path(tempfile.mkdtemp(prefix=f".{kind}-", dir=folder.parent))
+    half = folder.with_name(f".{folder.name}")
+    shutil.rmtree(half, ignore_errors=True)  # of a build that was killed
+    half.mkdir()
     try:
         build(half)
-        half.chmod(0o755)
         half.rename(folder)
     finally:
         shutil.rmtree(half, ignore_errors=True)
@@ -68,7 +68,10 @@ def _build(kind: str, folder: Path, build: Callable[[Path], None]) -> None:
 
 def _sweep(kind: str, newest: Path) -> None:
     others = [path for path in newest.parent.glob(f"{kind}-*") if path.is_dir() and path != newest]
-    for old in sorted(others, key=lambda path: path.stat().st_mtime, reverse=True)[KEPT - 1 :]:
-        with old.with_suffix(".lock").open("w") as lock, contextlib.suppress(BlockingIOError):
+    old = sorted(others, key=lambda path: path.stat().st_mtime, reverse=True)[KEPT - 1 :]
+    killed = newest.parent.glob(f".{kind}-*")  # builds; those that go on hold their locks
+    for path in (*old, *killed):
+        name = path.name.removeprefix(".")
+        with path.with_name(f"{name}.lock").open("w") as lock, contextlib.suppress(BlockingIOError):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(old)
+            shutil.rmtree(path)

@@ -16,7 +16,7 @@ FOLDERS: Final = ("etc/containerd", "etc/kubernetes", "etc/nri/conf.d", "opt/nri
 PROGRAMS: Final = ("kubelet", *RUNTIME)
 MASKED: Final = (
     "blk-availability.service", "cryptsetup.target", "dev-hugepages.mount", "dev-mqueue.mount", "dm-event.socket",
-    "integritysetup.target", "kmod-static-nodes.service", "lvm2-lvmpolld.socket", "lvm2-monitor.service",
+    "integritysetup.target", "lvm2-lvmpolld.socket", "lvm2-monitor.service",
     "proc-sys-fs-binfmt_misc.automount", "sys-fs-fuse-connections.mount", "sys-kernel-config.mount", "sys-kernel-debug.mount",
     "sys-kernel-tracing.mount", "systemd-ask-password-console.path", "systemd-binfmt.service", "systemd-firstboot.service",
     "systemd-journal-flush.service", "systemd-logind.service", "systemd-machine-id-commit.service", "systemd-modules-load.service",
