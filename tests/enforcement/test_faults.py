@@ -20,28 +20,32 @@ KILLS_BY_OPERATION: Final = 120
 KILLS_BY_TIME: Final = 80
 """At a moment, inside a system call too."""
 DAMAGES: Final = 30
-MOST_OPERATIONS: Final = 60
-"""About as many as the calls of one round make."""
+MOST_OPERATIONS: Final = 55
+"""About as many as the calls of one round make; a list of everything makes twice as many."""
 MOST_TURNS: Final = 600_000
 """Of an empty loop: about as long as they take."""
 
 
-def begin(world: World, chance: random.Random) -> None:
-    """Have some of the pods run, told to an enforcer that lives on until it is killed, idle."""
-    process = Process(world)
+def begin(world: World, chance: random.Random, *, told: bool) -> None:
+    """Have some of the pods run, told to an enforcer that lives on until it is killed, idle; or while there is none."""
+    process = Process(world) if told else None
     for pod in world.pods:
-        if chance.random() < 0.6:
-            process.do(*filter(None, [world.run(pod), world.create(pod, "app")]))
-        if chance.random() < 0.3:
-            process.do(*filter(None, [world.create(pod, "side")]))
-    process.kill()
+        calls = []
+        if chance.random() < 0.7:
+            calls.append(world.run(pod))
+        if not told or chance.random() < 0.4:
+            calls += [world.create(pod, "app"), world.create(pod, "side")]
+        if process is not None:
+            process.do(*filter(None, calls))
+    if process is not None:
+        process.kill()
 
 
 def events(world: World, chance: random.Random) -> list[tuple[Life, tuple[Any, ...]]]:
     """Have something happen to every pod at once; return the calls."""
     found: list[tuple[Life, tuple[Any, ...] | None]] = []
     for pod in world.pods:
-        match chance.choice(["run", "create", "change", "stop", "remove", "stray"]):
+        match chance.choice(["run", "create", "create", "create", "change", "stop", "remove", "stray"]):
             case "create":
                 found.append((pod, world.create(pod, chance.choice(["app", "side"]))))
             case "change":
@@ -80,9 +84,10 @@ def test_killed(how: str, tally: Counter[str]) -> None:
     for number in range(kills):
         with folder() as root:
             world = World(root, 3)
-            begin(world, chance)
-            process = Process(world, chance.randrange(1, MOST_OPERATIONS) if how == "operation" else 0)
-            happening = events(world, chance) if number % 4 else []
+            listed = number % 4 == 0
+            begin(world, chance, told=not listed)
+            process = Process(world, chance.randrange(1, MOST_OPERATIONS * (1 + listed)) if how == "operation" else 0)
+            happening = [] if listed else events(world, chance)
             calls = [call for _, call in happening] or [world.listed()]
             process.say(calls, counted=True)
             if how == "operation":
@@ -201,7 +206,7 @@ def test_a_hundred_pods(tally: Counter[str]) -> None:
         process.say([call for pod in world.pods if (call := world.run(pod)) is not None], counted=True)
         process.hear(len(world.pods))
         assert process.kill() == -signal.SIGKILL
-        assert 0 < len(process.answers) < len(world.pods)
+        assert len(process.answers) < len(world.pods)
         process = Process(world)
         process.do(world.listed())
         process.say([call for pod in world.pods if (call := world.create(pod, "app")) is not None])
