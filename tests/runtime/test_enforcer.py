@@ -120,7 +120,7 @@ def picture(node: Node) -> str:
         for hook in ingress egress; do tc filter show dev "$dev" $hook; done
     done
     """
-    return re.sub(r"(refcnt|index|ref|bind) \d+", r"\1", node.run("sh", "-c", script))
+    return re.sub(r"(refcnt|index|ref|bind|direct_packets_stat) \d+", r"\1", node.run("sh", "-c", script))
 
 
 def counted(node: Node, pod: Pod) -> tuple[int, int]:
@@ -492,7 +492,10 @@ def picture_of_ours(node: Node, host: str, ifb: str) -> str:
     )
     told = node.run("sh", "-c", f"({script}) || true")
     return re.sub(
-        r"(refcnt|index|ref|bind) \d+|^\d+: |link/ether \S+|ht \S+|fh \S+|order \d+", "", told, flags=re.MULTILINE
+        r"(refcnt|index|ref|bind|direct_packets_stat) \d+|^\d+: |link/ether \S+|ht \S+|fh \S+|order \d+",
+        "",
+        told,
+        flags=re.MULTILINE,
     )
 
 

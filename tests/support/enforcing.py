@@ -18,7 +18,6 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -120,9 +119,15 @@ class Enforcer:
         return asyncio.run(ask(self._node.root / STATE / SOCKET))
 
     def pod(self, uid: str) -> PodStatus:
-        """Return what it says of a pod."""
-        (found,) = (one for one in self.status().pods if one.uid == uid)
-        return found
+        """Return what it says of a pod.
+
+        Raises:
+            LookupError: It does not know the pod.
+        """
+        for found in self.status().pods:
+            if found.uid == uid:
+                return found
+        raise LookupError(uid)
 
     def metric(self, name: str, **labels: str) -> float:
         """Return a metric's value."""
@@ -136,10 +141,10 @@ class Enforcer:
         return value
 
     def until(self, true: Callable[[], bool]) -> None:
-        """Wait until something has come true; while nobody answers, it has not."""
+        """Wait until something has come true; while nobody answers or a pod is not known, it has not."""
         end = time.monotonic() + SECONDS
         while True:
-            with suppress(OSError):
+            with suppress(OSError, LookupError):
                 if true():
                     return
             assert self._process is not None
@@ -159,9 +164,3 @@ class Enforcer:
         # The process that was started waits outside the pid namespace; the enforcer is its child inside.
         self._node.run("sh", "-c", f"kill -{signal} {self.pid}")
         self._process.wait(SECONDS)
-
-
-def forget_state(containerd: Containerd) -> None:
-    """Remove the ledger, as nothing but a reboot does."""
-    for path in Path(containerd.node.root, STATE, "pods").iterdir():
-        path.unlink()
