@@ -6,7 +6,7 @@ from typing import Final
 
 import pytest
 from enforcerlab import DATA_DISK, Lab, asks, container, disk, network
-from fakenetwork import Ifb
+from fakenetwork import FakeLinks, Ifb
 from fakeresctrl import INTEL, FakeResctrl
 
 from noisegate.enforcement import survey
@@ -15,6 +15,7 @@ from noisegate.enforcement.cleanup import cleanup
 from noisegate.enforcement.config import Settings
 from noisegate.enforcement.hostlock import AlreadyHeldError, host_lock
 from noisegate.enforcement.intent import intent as intents
+from noisegate.enforcement.kernel.mountinfo import Mounts
 from noisegate.enforcement.kernel.resctrl import Resctrl
 from noisegate.enforcement.nri.events import Sandbox
 
@@ -28,7 +29,7 @@ def _lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
     (tmp_path / "rdt").mkdir()
     fake = FakeResctrl(tmp_path / "rdt", INTEL)
     resctrl = Resctrl(fake.root, fake.mountinfo, fake)
-    parts = survey.Parts(lab.cgroups, lab.holder()._links, lab.shaper, lab.places, resctrl)
+    parts = survey.Parts(lab.cgroups, FakeLinks(lab.network), lab.shaper, Mounts(), lab.places, resctrl)
     monkeypatch.setattr(survey.Parts, "of", lambda _settings: parts)
     monkeypatch.setattr(survey, "boot", lambda: "boot")
     return lab
