@@ -211,6 +211,7 @@ def test_a_class_file_that_cannot_be_used(tmp_path: Path) -> None:
     daemon = Daemon(tmp_path, f"rdt: {{classes: {tmp_path}/classes.yaml}}")
     (tmp_path / "classes.yaml").write_text("partitions: 5\n")
     daemon.start()
+    daemon.until(lambda: bool(daemon.told("class-file-refused")))
     assert "classes.yaml" in json.loads(daemon.told("class-file-refused").splitlines()[0])["told"]
     assert daemon.end() == 0
     daemon.kill()
