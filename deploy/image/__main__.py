@@ -24,7 +24,8 @@ GLIBC = [
 """What Debian 12's glibc 2.36 can load, the newest first."""
 UNNEEDED = (
     "usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info", "var/lib/apt/lists", "var/cache/apt", "var/log",
-    "var/cache/debconf", "usr/share/bash-completion", "usr/share/lintian",
+    "var/cache/debconf", "usr/share/bash-completion", "usr/share/lintian", "usr/share/perl", "usr/share/perl5",
+    "usr/lib/x86_64-linux-gnu/perl", "usr/lib/x86_64-linux-gnu/gconv", "usr/lib/python3.11/pydoc_data",
 )  # fmt: skip
 
 
