@@ -6,11 +6,9 @@ two pods wait for each other.
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from math import inf
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from noisegate.enforcement.holder import Held, Holder, not_enforced
 from noisegate.enforcement.intent import intent as intents
@@ -25,9 +23,10 @@ from noisegate.enforcement.plan.network import Counters, unreached
 from noisegate.enforcement.plan.rdt import RdtAdjustment
 from noisegate.enforcement.rdt import NodeRdt
 from noisegate.enforcement.refusal import Refusal
-from noisegate.enforcement.report.events import Events, Pod
+from noisegate.enforcement.report.events import Events
 from noisegate.enforcement.status import PodStatus
-from noisegate.isolation.asked import Kind
+from noisegate.enforcement.troubles import Troubles
+from noisegate.enforcement.turns import Turns
 from noisegate.service.log import Log
 
 T = TypeVar("T")
@@ -85,22 +84,17 @@ class Enforcer:
         self.holder: Final = holder
         self.rdt: Final = rdt
         self.pods: Pods | None = None
-        self.trouble: Final[dict[str, dict[Kind, Refusal]]] = {}
-        self.skipped: Final[dict[str, Intent]] = {}
+        self.turns: Final = Turns(THREADS, log)
+        self.troubles: Final = Troubles(metrics, log, events)
         self._plugin: Final = plugin
         self._excluded: Final = frozenset(excluded)
         self._metrics: Final = metrics
         self._log: Final = log
-        self._events: Final = events
-        self._threads: Final = ThreadPoolExecutor(THREADS, thread_name_prefix="pod")
-        self._turns: Final[defaultdict[str, asyncio.Lock]] = defaultdict(asyncio.Lock)
-        self._waiting: Final[Counter[str]] = Counter()
         self._ends: Final[dict[str, tuple[str, Callable[[str, str], None]]]] = {}
         self._news: _News | None = _News()
         self._behind: Final = asyncio.Semaphore(BEHIND)
         self._counters: Final[dict[str, Counters]] = {}
         self._counted: Final[Counter[str]] = Counter()
-        self._tasks: Final[set[asyncio.Future[Any]]] = set()
 
     # What the runtime says.
 
@@ -130,7 +124,7 @@ class Enforcer:
         """Shape the pod's network, and put what is known of its disks in force."""
         if self._intent(sandbox) is not None:
             self._begins(sandbox)
-            self._refuse(await self._kept(self._taken(sandbox, ())))
+            self.troubles.refuse(await self.turns.kept(self._taken(sandbox, ())))
 
     async def create_container(self, sandbox: Sandbox, container: Container) -> Adjustment:
         """Hold everything that the container asks for, before it is made."""
@@ -138,8 +132,8 @@ class Enforcer:
         if intent is None:
             return UNADJUSTED
         self._begins(sandbox, container)
-        held, adjustment = await self._kept(self._created(intent, sandbox, container))
-        self._refuse(held)
+        held, adjustment = await self.turns.kept(self._created(intent, sandbox, container))
+        self.troubles.refuse(held)
         return adjustment
 
     async def update_container(self, sandbox: Sandbox, container: Container) -> None:  # noqa: ARG002  (a handler's form)
@@ -165,7 +159,7 @@ class Enforcer:
         if record is None or container.id not in {one.id for one in record.containers}:
             told = f"container {container.name} asks for limits that nobody put in force"
             raise Refusal("NotHeld", told, "create it again; if this stays, see the enforcer's log")
-        wanted = await self._off_loop(self._class_of, intent, container)
+        wanted = await self.turns.off_loop(self._class_of, intent, container)
         for what, mine, theirs, owner in (
             ("clos_id", wanted.clos_id, proposed.clos_id, owners.clos_id),
             ("rdt_class", wanted.rdt_class, proposed.rdt_class, owners.rdt_class),
@@ -181,13 +175,11 @@ class Enforcer:
 
     def look_at(self, uid: str) -> None:
         """Hold a pod anew, soon: it asks for something else now, or somebody may have changed what it was held to."""
-        task = asyncio.ensure_future(self._guarded(self._look_behind, uid))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self.turns.begin(self._guarded(self._look_behind, uid))
 
     async def look(self, uid: str) -> None:
         """Hold a pod anew that is held already; what had to be written without being asked for anew was drift."""
-        await self._kept(self._looked(uid))
+        await self.turns.kept(self._looked(uid))
 
     async def _look_behind(self, uid: str) -> None:
         async with self._behind:
@@ -198,8 +190,8 @@ class Enforcer:
 
         The kernel tells of interfaces by itself, see `changed`.
         """
-        astray = await self._off_loop(self.holder.astray)
-        for uid in astray | self.trouble.keys() | self._ends.keys():
+        astray = await self.turns.off_loop(self.holder.astray)
+        for uid in astray | self.troubles.of.keys() | self._ends.keys():
             await self._guarded(self.look, uid)
         await self._guarded(self._watch_counters, YOUNG_ROUNDS)
 
@@ -221,7 +213,7 @@ class Enforcer:
     async def collect(self) -> None:
         """Take away what bears our mark on this node and belongs to no pod."""
         try:
-            removed = await self._off_loop(self._collect)
+            removed = await self.turns.off_loop(self._collect)
         except (GoneError, Refusal) as error:
             self._log.warning("not-collected", told=str(error))
             return
@@ -230,9 +222,7 @@ class Enforcer:
 
     async def close(self) -> None:
         """Wait for what is under way."""
-        while self._tasks:
-            await asyncio.wait(self._tasks)
-        await asyncio.to_thread(self._threads.shutdown)
+        await self.turns.close()
 
     async def _watch_counters(self, most: float) -> None:
         """Look whether what pods send and receive passes the classes that should hold it.
@@ -245,7 +235,9 @@ class Enforcer:
                 continue
             self._counted[record.uid] += 1
             try:
-                now = await self._off_loop(self.holder.shaper.counters, record.network.interface, record.network.ifb)
+                now = await self.turns.off_loop(
+                    self.holder.shaper.counters, record.network.interface, record.network.ifb
+                )
             except (GoneError, Refusal):
                 self._counters.pop(record.uid, None)
                 continue
@@ -253,7 +245,7 @@ class Enforcer:
             self._counters[record.uid] = now
             for direction in unreached(before, now) if before is not None else ():
                 told = f"what the pod {_MOVES[direction]} passes the class that holds its {direction}: something on {record.network.interface.name} takes the frames another way"
-                self._event(
+                self.troubles.event(
                     record,
                     "NetworkLimitPassedBy",
                     f"{told} (see eBPF programs and filters: tc filter show, bpftool net)",
@@ -261,11 +253,11 @@ class Enforcer:
 
     async def status(self) -> list[PodStatus]:
         """Return what each pod that is known asked for, what was applied, and what the kernel has now."""
-        found = [await self._off_loop(self.holder.status, record) for record in self.holder.ledger.all()]
+        found = [await self.turns.off_loop(self.holder.status, record) for record in self.holder.ledger.all()]
         for one in found:
-            skipped = self.skipped.get(one.uid)
+            skipped = self.troubles.skipped.get(one.uid)
             one.skipped = [str(problem) for problem in skipped.problems] if skipped is not None else []
-            one.trouble = [f"{kind}: {refusal}" for kind, refusal in self.trouble.get(one.uid, {}).items()]
+            one.trouble = [f"{kind}: {refusal}" for kind, refusal in self.troubles.of.get(one.uid, {}).items()]
         return sorted(found, key=lambda one: (one.namespace, one.name, one.uid))
 
     def classes_in_use(self) -> set[str]:
@@ -281,8 +273,8 @@ class Enforcer:
             numbers["rdt"] += any(one.rdt_class for one in record.containers)
         for kind, number in numbers.items():
             self._metrics.pods.labels(kind).set(number)
-        known = {record.uid for record in self.holder.ledger.all()} | self._waiting.keys()
-        for memory in (self.trouble, self.skipped, self._counters, self._counted, self._ends):
+        known = {record.uid for record in self.holder.ledger.all()} | self.turns.waiting.keys()
+        for memory in (self.troubles.of, self.troubles.skipped, self._counters, self._counted, self._ends):
             for uid in memory.keys() - known:
                 del memory[uid]
 
@@ -302,7 +294,7 @@ class Enforcer:
     def _chosen(self, sandbox: intents.Sandbox, record: Record | None) -> Intent:
         watched = self.pods.get(sandbox) if self.pods is not None else None
         intent = choose(sandbox, watched, record.intent if record is not None else None)
-        self._skip(intent)
+        self.troubles.skip(intent)
         return intent
 
     def _begins(self, sandbox: Sandbox, *containers: Container) -> None:
@@ -324,33 +316,33 @@ class Enforcer:
             if sandbox.stopped:
                 await self.stop_pod_sandbox(sandbox)
             else:
-                await self._kept(self._taken(sandbox, containers, news))
+                await self.turns.kept(self._taken(sandbox, containers, news))
 
     async def _taken(self, sandbox: Sandbox, containers: Sequence[Container], news: _News | None = None) -> Held:
-        async with self._turn(sandbox.uid):
+        async with self.turns.of(sandbox.uid):
             intent = None if news is not None and sandbox.id in news.ended else self._intent(sandbox)
             if intent is None:
                 return Held()
             if news is not None:
                 containers = [one for one in containers if (sandbox.uid, one.name) not in news.created]
-            held = await self._off_loop(self.holder.take, intent, sandbox, containers)
+            held = await self.turns.off_loop(self.holder.take, intent, sandbox, containers)
             self._ends.pop(intent.uid, None)
-            self._note(intent, held, ("disk", "network"))
+            self.troubles.note(intent, held, ("disk", "network"))
             return held
 
     async def _created(self, intent: Intent, sandbox: Sandbox, container: Container) -> tuple[Held, Adjustment]:
-        async with self._turn(intent.uid):
-            held = await self._off_loop(self.holder.take, intent, sandbox, (container,))
+        async with self.turns.of(intent.uid):
+            held = await self.turns.off_loop(self.holder.take, intent, sandbox, (container,))
             adjustment = UNADJUSTED
             try:
-                adjustment = _adjustment(await self._off_loop(self._class_of, intent, container))
+                adjustment = _adjustment(await self.turns.off_loop(self._class_of, intent, container))
             except Refusal as refusal:
                 held = Held({**held.refusals, "rdt": refusal}, held.written)
-            self._note(intent, held, KINDS)
+            self.troubles.note(intent, held, KINDS)
             return held, adjustment
 
     async def _looked(self, uid: str) -> None:
-        async with self._turn(uid):
+        async with self.turns.of(uid):
             if uid in self._ends and not await self._ended(uid, *self._ends[uid]):
                 return
             # Not before its turn: what was done until then may have changed it.
@@ -362,10 +354,10 @@ class Enforcer:
             intent = choose(sandbox, watched, record.intent)
             if intent.source == "watch":
                 # The ledger has only what could be meant.
-                self._skip(intent)
+                self.troubles.skip(intent)
             asked_anew = intent.remembered() != record.intent
-            held = await self._off_loop(self.holder.renew, intent)
-            self._note(intent, held, ("disk", "network"))
+            held = await self.turns.off_loop(self.holder.renew, intent)
+            self.troubles.note(intent, held, ("disk", "network"))
         for kind, number in held.written.items():
             if asked_anew:
                 self._log.info("limits-changed", pod=f"{intent.namespace}/{intent.name}", uid=uid, kind=kind)
@@ -379,23 +371,25 @@ class Enforcer:
             if record.uid in news.begun:
                 return
             self._log.info("orphan", pod=f"{record.namespace}/{record.name}", uid=record.uid)
-            await self._kept(self._ended_in_turn(record.uid, record.sandbox or _WITHOUT_SANDBOX, self.holder.release))
+            await self.turns.kept(
+                self._ended_in_turn(record.uid, record.sandbox or _WITHOUT_SANDBOX, self.holder.release)
+            )
 
     async def _end(self, sandbox: Sandbox, work: Callable[[str, str], None]) -> None:
         """Undo something of a pod that is held, or is about to be by a call that we gave up waiting for."""
         if self._news is not None:
             self._news.ended.add(sandbox.id)
-        if self.holder.ledger.get(sandbox.uid) is not None or sandbox.uid in self._waiting:
-            await self._kept(self._ended_in_turn(sandbox.uid, sandbox.id, work))
+        if self.holder.ledger.get(sandbox.uid) is not None or sandbox.uid in self.turns.waiting:
+            await self.turns.kept(self._ended_in_turn(sandbox.uid, sandbox.id, work))
 
     async def _ended_in_turn(self, uid: str, sandbox: str, work: Callable[[str, str], None]) -> None:
-        async with self._turn(uid):
+        async with self.turns.of(uid):
             await self._ended(uid, sandbox, work)
 
     async def _ended(self, uid: str, sandbox: str, work: Callable[[str, str], None]) -> bool:
         """Undo something; what fails is tried again with the next look, and holds nobody's end up."""
         try:
-            await self._off_loop(work, uid, sandbox)
+            await self.turns.off_loop(work, uid, sandbox)
         except Refusal as refusal:
             self._ends[uid] = (sandbox, work)
             self._log.limited("not-undone", uid=uid, reason=refusal.reason, told=str(refusal))
@@ -423,90 +417,6 @@ class Enforcer:
 
     def _is_held(self, interface: object) -> bool:
         return any(record.network and record.network.interface == interface for record in self.holder.ledger.all())
-
-    # One pod after another.
-
-    @asynccontextmanager
-    async def _turn(self, uid: str) -> AsyncIterator[None]:
-        """Wait until nothing else of a pod is done; who comes first goes first."""
-        self._waiting[uid] += 1
-        try:
-            async with self._turns[uid]:
-                yield
-        finally:
-            self._waiting[uid] -= 1
-            if not self._waiting[uid]:
-                del self._waiting[uid], self._turns[uid]
-
-    async def _kept(self, work: Coroutine[Any, Any, T]) -> T:
-        """Do something that goes on when its caller is cancelled."""
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            task.add_done_callback(self._abandoned)
-            raise
-
-    def _abandoned(self, task: "asyncio.Future[Any]") -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._log.fault("pod-failed", cause=error)
-
-    async def _off_loop(self, work: Callable[..., T], *args: object) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *args)
-
-    # Who is told.
-
-    def _note(self, intent: Intent, held: Held, judged: Collection[Kind]) -> None:
-        """Keep what could not be made true; of kinds that were not judged, what was kept of them stays."""
-        before = self.trouble.pop(intent.uid, {})
-        now = {kind: refusal for kind, refusal in before.items() if kind not in judged} | dict(held.refusals)
-        if now:
-            self.trouble[intent.uid] = now
-        for kind, refusal in held.refusals.items():
-            if str(before.get(kind)) != str(refusal):
-                self._metrics.failures.labels(kind).inc()
-                self._log.limited(
-                    "not-held",
-                    pod=f"{intent.namespace}/{intent.name}",
-                    uid=intent.uid,
-                    kind=kind,
-                    reason=refusal.reason,
-                    told=str(refusal),
-                )
-            self._event(intent, refusal.reason, str(refusal))
-
-    def _skip(self, intent: Intent) -> None:
-        if not intent.problems:
-            self.skipped.pop(intent.uid, None)
-            return
-        known = self.skipped.get(intent.uid)
-        self.skipped[intent.uid] = intent
-        if known is not None and known.problems == intent.problems:
-            return
-        for kind in sorted(intent.asked.bad & set(KINDS)):
-            self._metrics.skipped.labels(kind).inc()
-        for problem in intent.problems:
-            self._event(intent, "RequestMalformed", f"{problem}; this part is left out on the node, the rest is held")
-
-    def _event(self, about: Intent | Record, reason: str, note: str) -> None:
-        if self._events is not None:
-            self._events.tell(Pod(about.namespace, about.name, about.uid), reason, note)
-
-    def _refuse(self, held: Held) -> None:
-        """Refuse a start with everything that this node cannot hold.
-
-        Raises:
-            Refusal: If there is anything.
-        """
-        for kind in held.refusals:
-            self._metrics.refusals.labels(kind).inc()
-        if len(held.refusals) == 1:
-            raise next(iter(held.refusals.values()))
-        if held.refusals:
-            told = "; ".join(f"{kind}: {refusal}" for kind, refusal in held.refusals.items())
-            raise Refusal("NotHeld", told)
 
 
 def _adjustment(rdt: RdtAdjustment) -> Adjustment:

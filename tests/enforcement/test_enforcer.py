@@ -137,7 +137,7 @@ async def test_a_plain_pod_costs_nothing(lab: Lab, enforcer: Enforcer) -> None:
         await enforcer.remove_pod_sandbox(plain)
     assert threading.active_count() == threads
     assert {file: file.stat().st_mtime_ns for file in lab.folder.rglob("*")} == files
-    assert (enforcer.trouble, enforcer.skipped, enforcer._turns, enforcer._ends) == ({}, {}, {}, {})
+    assert (enforcer.troubles.of, enforcer.troubles.skipped, enforcer.turns.locks, enforcer._ends) == ({}, {}, {}, {})
 
 
 async def test_excluded_namespaces_are_left_alone(lab: Lab) -> None:
@@ -191,7 +191,7 @@ async def test_a_mended_trouble_is_over(lab: Lab, enforcer: Enforcer) -> None:
     assert len(lab.told("not-held")) == 1
     lab.shaper.fails.clear()
     await enforcer.look_round()
-    assert (enforcer.trouble, lab.rates(pod)) == ({}, Rates(40_000_000, None))
+    assert (enforcer.troubles.of, lab.rates(pod)) == ({}, Rates(40_000_000, None))
 
 
 async def test_what_cannot_be_meant_is_left_out(lab: Lab, enforcer: Enforcer) -> None:
@@ -235,7 +235,7 @@ async def test_changes_for_pods_that_are_not_here(lab: Lab, enforcer: Enforcer) 
     before = lab.snapshot()
     lab.watch.say(pod, BOTH, spec())
     lab.watch.forget("a")
-    await asyncio.gather(*enforcer._tasks)
+    await asyncio.gather(*enforcer.turns.tasks)
     assert lab.snapshot() == before
 
 
@@ -269,7 +269,7 @@ async def test_drift_is_repaired_and_counted(lab: Lab, enforcer: Enforcer, which
     else:
         lab.network.unlimit(interface)
         enforcer.changed(Changes(frozenset({interface.index}), frozenset(), lost=False))
-        await asyncio.gather(*enforcer._tasks)
+        await asyncio.gather(*enforcer.turns.tasks)
     await enforcer.look_round()
     await enforcer.look_at_all()
     assert held(lab, pod)
@@ -283,7 +283,7 @@ async def test_a_pod_s_update_is_looked_at(lab: Lab, enforcer: Enforcer) -> None
     one = await start(enforcer, pod)
     lab.cgroups.foreign(pod.cgroup_parent, DATA_DISK, UNLIMITED)
     await enforcer.update_container(pod, one)
-    await asyncio.gather(*enforcer._tasks)
+    await asyncio.gather(*enforcer.turns.tasks)
     assert held(lab, pod)
 
 
@@ -314,7 +314,7 @@ async def test_a_call_that_is_cancelled_goes_on(lab: Lab, enforcer: Enforcer, mo
     late.cancel()
     with pytest.raises(asyncio.CancelledError):
         await late
-    assert enforcer.trouble == {}
+    assert enforcer.troubles.of == {}
     again = asyncio.ensure_future(enforcer.create_container(pod, app(pod)))
     refusal = await refusal_of(enforcer.create_container(other, app(other)))
     assert (refusal.reason, lab.rates(other)) == ("DeviceNotThrottled", RATES)
@@ -341,7 +341,7 @@ async def test_a_sandbox_removed_while_its_call_goes_on(
     await asyncio.sleep(0)
     gate.open()
     await asyncio.gather(stopping, removing)
-    await asyncio.gather(*enforcer._tasks)
+    await asyncio.gather(*enforcer.turns.tasks)
     assert lab.snapshot() == before
     assert enforcer.holder.ledger.all() == ()
 
@@ -358,7 +358,7 @@ async def test_a_fault_after_the_caller_has_gone_is_told(
     with pytest.raises(asyncio.CancelledError):
         await late
     gate.open()
-    await asyncio.gather(*enforcer._tasks, return_exceptions=True)
+    await asyncio.gather(*enforcer.turns.tasks, return_exceptions=True)
     assert "no sandbox id" in lab.told("pod-failed")[0]["error"]
 
 
@@ -400,7 +400,7 @@ async def test_a_stopped_sandbox_in_the_list(lab: Lab, enforcer: Enforcer) -> No
     again = lab.enforcer()
     await again.synchronize([down], [])
     await again.look_at_all()
-    assert (lab.network.ifbs(), lab.reasons(), again.trouble) == ([], [], {})
+    assert (lab.network.ifbs(), lab.reasons(), again.troubles.of) == ([], [], {})
     await again.remove_pod_sandbox(down)
     assert again.holder.ledger.all() == ()
     await again.close()
@@ -444,7 +444,7 @@ async def test_a_pod_that_ends_before_the_list_is_heard(lab: Lab, enforcer: Enfo
         await enforcer.remove_pod_sandbox(pod)
     lab.end(pod)
     await enforcer.synchronize([pod], [app(pod)])
-    assert (lab.network.ifbs(), enforcer.trouble, lab.reasons()) == ([], {}, [])
+    assert (lab.network.ifbs(), enforcer.troubles.of, lab.reasons()) == ([], {}, [])
     assert (enforcer.holder.ledger.get("a") is None) == removed
 
 
@@ -558,9 +558,9 @@ async def test_nothing_is_kept_of_pods_that_have_gone(
         await enforcer.stop_pod_sandbox(pod)
         await enforcer.remove_pod_sandbox(pod)
     enforcer.count()
-    kept = (enforcer.trouble, enforcer.skipped, enforcer._counters, enforcer._counted, enforcer._ends)
+    kept = (enforcer.troubles.of, enforcer.troubles.skipped, enforcer._counters, enforcer._counted, enforcer._ends)
     assert [dict(one) for one in kept] == [{}] * 5
-    assert (dict(enforcer._turns), dict(enforcer._waiting), enforcer._tasks) == ({}, {}, set())
+    assert (dict(enforcer.turns.locks), dict(enforcer.turns.waiting), enforcer.turns.tasks) == ({}, {}, set())
     assert [lab.counted("pods", kind=kind) for kind in ("disk", "network", "rdt")] == [0, 0, 0]
 
 
@@ -656,7 +656,7 @@ async def test_a_class_that_cannot_be_given(lab: Lab, rdt: NodeRdt) -> None:
     assert "rdt: RDT class golt is unknown on this node; known: gold (write gold)" in str(refusal)
     assert "network: veth1 has a root qdisc tbf" in str(refusal)
     await enforcer.look_round()
-    assert set(enforcer.trouble["a"]) == {"network", "rdt"}
+    assert set(enforcer.troubles.of["a"]) == {"network", "rdt"}
     assert lab.counted("failures_total", kind="rdt") == lab.counted("refusals_total", kind="rdt") == 1
     assert set(lab.reasons()) == {"RdtClassUnknown", "ForeignQdisc"}
     await enforcer.close()

@@ -81,13 +81,17 @@ def test_any_order_of_events(steps: list[tuple[str, int, int, bool]]) -> None:
             await told.list()
             await told.enforcer.look_at_all()
             world.check_held()
-            assert told.enforcer.trouble == {}
+            assert told.enforcer.troubles.of == {}
             for pod in world.pods:
                 await told(world.stop(pod))
                 await told(world.remove(pod))
             told.enforcer.count()
             world.check_gone()
-            assert (told.enforcer.skipped, told.enforcer._ends, dict(told.enforcer._turns)) == ({}, {}, {})
+            assert (told.enforcer.troubles.skipped, told.enforcer._ends, dict(told.enforcer.turns.locks)) == (
+                {},
+                {},
+                {},
+            )
             await told.enforcer.close()
 
     asyncio.run(live())

@@ -237,7 +237,7 @@ async def tell(lab: Lab, enforcer: Enforcer, pods: Sequence[tuple[str, Sandbox]]
             for known, sandbox in pods:
                 if known == uid:
                     lab.watch.say(sandbox, annotations(choice), SPEC, lab.watch.version())
-            await asyncio.gather(*enforcer._tasks)
+            await asyncio.gather(*enforcer.turns.tasks)
         else:
             if name == "synchronize":
                 enforcer.disconnected()
