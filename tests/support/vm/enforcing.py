@@ -40,7 +40,7 @@ STATE: Final = "/run/noisegate"
 PORT: Final = 8082
 """Of /metrics."""
 LOG: Final = "/var/log/enforcer.log"
-SECONDS: Final = 60.0
+SECONDS: Final = 120.0
 """Until something that must happen has failed to: an emulated machine is slow."""
 
 
