@@ -24,11 +24,6 @@ BOTH: Final = asks(disk(data="4Mi", more="2Mi", layers="1Mi"), network(ingress="
 MI: Final = 1 << 20
 
 
-@pytest.fixture(name="lab")
-def _lab(tmp_path: Path) -> Lab:
-    return Lab(tmp_path)
-
-
 @pytest.fixture(name="holder")
 def _holder(lab: Lab) -> Holder:
     return lab.holder()

@@ -20,11 +20,6 @@ SANDBOX: Final = Sandbox("u1", "default", "web", {})
 PV: Final = "/data/pods/u1/volumes/kubernetes.io~csi/pvc-1/mount"
 
 
-@pytest.fixture(name="lab")
-def _lab(tmp_path: Path) -> Lab:
-    return Lab(tmp_path)
-
-
 def told_by_runtime(text: str, **more: str) -> Intent:
     """Return what a pod asks for, as the runtime says it."""
     annotations = {keys.DISK: text, **{key.replace("_", "-"): value for key, value in more.items()}}
