@@ -2,8 +2,6 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -18,18 +16,6 @@ MI: Final = 1 << 20
 BOTH: Final = asks(disk(data="4Mi"), network(ingress="40M"))
 SECONDS: Final = 20.0
 MANY: Final = 2 * THREADS
-
-
-@pytest.fixture(name="lab")
-def _lab(tmp_path: Path) -> Lab:
-    return Lab(tmp_path)
-
-
-@pytest.fixture(name="enforcer")
-async def _enforcer(lab: Lab) -> AsyncIterator[Enforcer]:
-    one = lab.enforcer()
-    yield one
-    await one.close()
 
 
 class Slow:
