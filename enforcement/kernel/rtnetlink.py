@@ -29,7 +29,7 @@ from pyroute2.netlink.rtnl import (
 )
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.nsidmsg import nsidmsg
-from pyroute2.netlink.rtnl.tcmsg import tcmsg
+from pyroute2.netlink.rtnl.tcmsg import cls_u32, tcmsg
 from pyroute2.netlink.rtnl.tcmsg.common_act import tca_act_prio
 
 from noisegate.enforcement.kernel.netlink import CREATE, DUMP, ECHO, EXCL, HEADER, REPLACE, Netlink, attributes
@@ -153,6 +153,12 @@ class _Flower(nla):  # type: ignore[misc]
     tca_act_prio = tca_act_prio
 
 
+class _U32(cls_u32.options):  # type: ignore[misc]
+    """Counters of keys are one for each key, pyroute2 0.9 reads exactly one and logs a traceback where there is none."""
+
+    nla_map = tuple((name, "hex" if name == "TCA_U32_PCNT" else kind) for name, kind in cls_u32.options.nla_map)
+
+
 class _Tc(tcmsg):  # type: ignore[misc]
     """What pyroute2 0.9 leaves out of linux/rtnetlink.h: chains, shared blocks, the actions of flower."""
 
@@ -162,9 +168,8 @@ class _Tc(tcmsg):  # type: ignore[misc]
     @staticmethod
     def get_options(message: Any, *_: Any, **__: Any) -> Any:
         """Return the class that decodes TCA_OPTIONS."""
-        if message.get_attr("TCA_KIND") == "flower":
-            return _Flower
-        return message.get_plugin("options")
+        own = {"flower": _Flower, "u32": _U32}.get(message.get_attr("TCA_KIND"))
+        return own or message.get_plugin("options")
 
 
 class Rtnetlink:
