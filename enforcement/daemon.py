@@ -210,11 +210,13 @@ class _Daemon:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(PREFLIGHT_SECONDS):
                     await self._turned.wait()
-            if self._turned.is_set():
-                self._turned.clear()
-                await asyncio.sleep(0 if self.plugin.status.connected else AWAY_SECONDS)
+            turned = self._turned.is_set()
+            self._turned.clear()
+            if turned and not self.plugin.status.connected:
+                await asyncio.sleep(AWAY_SECONDS)
                 self._say()
             else:
+                # A runtime that was started again may have been configured otherwise.
                 await self._guarded(self._look())
 
     async def _look(self) -> None:
