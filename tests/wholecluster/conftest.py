@@ -1,16 +1,35 @@
 """A whole cluster for each module of this folder: kubelet and runtime in a machine, the control plane on the host's loopback."""
 
 from collections.abc import Iterator
+from typing import Final
 
+import measured
 import pytest
 import vm
+from measured import Row
 from tiers import UnavailableError, absent
 from vm import Cluster, Node
+
+ROWS: Final = pytest.StashKey[list[Row]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Tell the marker of the tier."""
     config.addinivalue_line("markers", "cluster: needs root, QEMU and a control plane (make test-cluster)")
+    config.stash[ROWS] = []
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Show what was measured beside what was asked for."""
+    if rows := config.stash[ROWS]:
+        terminalreporter.section("asked and measured in a cluster")
+        terminalreporter.write_line("\n".join(measured.lines(rows)))
+
+
+@pytest.fixture(scope="session")
+def table(pytestconfig: pytest.Config) -> list[Row]:
+    """Rows of the table at the end."""
+    return pytestconfig.stash[ROWS]
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,8 @@ NAME: Final = "localhost"
 HOST: Final = "10.0.2.2"
 """The host's loopback, as the machine reaches it."""
 FOLDER: Final = "/etc/kubernetes"
+STATIC_PODS: Final = f"{FOLDER}/manifests"
+"""Folder of pods that the kubelet runs by itself."""
 RIGHTS: Final = """
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRoleBinding
@@ -115,6 +117,7 @@ def _configuration(port: int, systemd_cgroup: bool) -> dict[str, object]:
         "tlsCertFile": f"{FOLDER}/serving.pem",
         "tlsPrivateKeyFile": f"{FOLDER}/serving.pem",
         "containerRuntimeEndpoint": "unix:///run/containerd/containerd.sock",
+        "staticPodPath": STATIC_PODS,
         "cgroupDriver": "systemd" if systemd_cgroup else "cgroupfs",
         "nodeStatusUpdateFrequency": "2s",
         "volumeStatsAggPeriod": "0s",

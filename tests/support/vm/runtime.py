@@ -8,6 +8,7 @@ from containerd.images import PAUSE
 
 CONFIG: Final = "/etc/containerd/config.toml"
 SOCKET: Final = "/run/containerd/containerd.sock"
+DROP_INS: Final = "/etc/containerd/conf.d"
 NRI_SOCKET: Final = "/run/nri/nri.sock"
 RESTS: Final = (
     "io.containerd.differ.v1.erofs", "io.containerd.image-verifier.v1.bindir", "io.containerd.internal.v1.tracing",
@@ -27,7 +28,7 @@ def toml(nri: Nri, *, systemd_cgroup: bool) -> str:
     """
     return f"""\
 version = 4
-imports = []
+imports = ['{DROP_INS}/*.toml']
 disabled_plugins = {json.dumps(RESTS)}
 
 [plugins.'io.containerd.server.v1.grpc']
