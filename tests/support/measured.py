@@ -33,6 +33,7 @@ class Row(NamedTuple):
         asked: The limit.
         measured: What came of it.
         within: Share of `asked` by which it may be off; None: it is shown, not judged.
+        short: Share by which it may fall short; None: as `within`.
         note: What else is to be said.
     """
 
@@ -42,6 +43,7 @@ class Row(NamedTuple):
     asked: float
     measured: float
     within: float | None = None
+    short: float | None = None
     note: str = ""
 
     @property
@@ -52,7 +54,8 @@ class Row(NamedTuple):
     @property
     def holds(self) -> bool:
         """Whether it is as near as it must be."""
-        return self.within is None or abs(self.off) <= self.within
+        short = self.within if self.short is None else self.short
+        return self.within is None or short is None or -short <= self.off <= self.within
 
     def __str__(self) -> str:
         """Write it as a line of the table."""
