@@ -349,6 +349,11 @@ class Enforcer:
             record = self.holder.ledger.get(uid)
             if record is None:
                 return
+            if (undo := await self.turns.off_loop(self.holder.ended, record)) is not None:
+                self._log.info("ended-untold", pod=f"{record.namespace}/{record.name}", uid=uid)
+                self.troubles.of.pop(uid, None)
+                await self._ended(uid, record.sandbox or _WITHOUT_SANDBOX, undo)
+                return
             sandbox = intents.Sandbox(uid, record.namespace, record.name, record.intent.annotations, not record.netns)
             watched = self.pods.get(sandbox) if self.pods is not None else None
             intent = choose(sandbox, watched, record.intent)

@@ -101,8 +101,23 @@ class Holder:
         return self._hold(msgspec.structs.replace(record, intent=intent.remembered()), intent, {})
 
     def astray(self) -> set[str]:
-        """Return the uids of pods whose io.max does not say what was written, or cannot be read."""
-        return {record.uid for record in self.ledger.all() if record.sandbox and not self._stands(record)}
+        """Return the uids of pods whose io.max does not say what was written, or cannot be read, or whose cgroup has gone."""
+        return {
+            record.uid
+            for record in self.ledger.all()
+            if (record.sandbox and not self._stands(record)) or self._cgroup_gone(record)
+        }
+
+    def ended(self, record: Record) -> Callable[[str, str], None] | None:
+        """Return what undoes that of a pod which has ended without our being told, `stop` or `release`; None: it has not.
+
+        After its own restart containerd tells of no end of the sandboxes that were there before (2.4.2, internal/nri/nri.go:
+        a sandbox that it has not run itself counts as removed).
+        """
+        network_gone = self._network_gone(record)
+        if (network_gone or not record.netns) and self._cgroup_gone(record):
+            return self.release
+        return self.stop if network_gone and record.sandbox else None
 
     def stop(self, uid: str, sandbox: str) -> None:
         """Take our parts of the network off a pod whose sandbox stops; until it has another one, there is nothing to hold.
@@ -281,6 +296,22 @@ class Holder:
             record = msgspec.structs.replace(record, network=None)
             self.ledger.put(record)
         return record
+
+    def _cgroup_gone(self, record: Record) -> bool:
+        try:
+            self.cgroups.identity(record.cgroup)
+        except Refusal as refusal:
+            return refusal.reason == "CgroupGone"
+        return False
+
+    def _network_gone(self, record: Record) -> bool:
+        try:
+            self._links.find(record.netns)
+        except GoneError:
+            return True
+        except Refusal:
+            return False
+        return False
 
     def _stands(self, record: Record) -> bool:
         if not record.io:
