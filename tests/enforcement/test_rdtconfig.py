@@ -1,7 +1,7 @@
 """The runtime's RDT file, made from the class file."""
 
-import resource
-from collections.abc import Iterator
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -24,6 +24,11 @@ partitions:
       gold: {l3Allocation: 20-60%, kubernetes: {denyPodAnnotation: true}}
       "":
 """
+
+SMALL_FILES = (
+    "import resource, sys; from noisegate.__main__ import main; "
+    "resource.setrlimit(resource.RLIMIT_FSIZE, (20, 20)); sys.exit(main())"
+)
 
 
 @pytest.fixture
@@ -107,21 +112,20 @@ def test_a_file_that_cannot_be_written(tmp_path: Path, classes: ClassFile, name:
     assert error.value.reason == "FileNotWritten"
 
 
-@pytest.fixture
-def small_files() -> Iterator[None]:
-    """Let no file of this process grow beyond 20 bytes: a disk that is full, as far as a writer can tell."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+def test_nothing_is_left_of_a_failed_write(tmp_path: Path) -> None:
+    """Where the write fails the old file stays as it was, and nothing stands beside it.
 
-
-@pytest.mark.usefixtures("small_files")
-def test_nothing_is_left_of_a_failed_write(tmp_path: Path, classes: ClassFile) -> None:
-    """Where the write fails the old file stays as it was, and nothing stands beside it."""
-    target = tmp_path / "rdt.yaml"
+    A process of its own may write no file beyond 20 bytes: a disk that is full, as far as a writer can tell.
+    """
+    target = tmp_path / "etc" / "rdt.yaml"
+    target.parent.mkdir()
     target.write_text("partitions: {}")
-    with pytest.raises(Refusal, match=r"/rdt\.yaml cannot be written: File too large"):
-        write_runtime_file(classes, target, force=True)
+    (tmp_path / "classes.yaml").write_text(TEXT.replace("0xf0", '"0xf0"'))
+    command = ["node", "rdt-config", str(tmp_path / "classes.yaml"), str(target), "--force"]
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", SMALL_FILES, *command], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "/rdt.yaml cannot be written: File too large" in done.stderr
     assert target.read_text() == "partitions: {}"
-    assert list(tmp_path.iterdir()) == [target]
+    assert list(target.parent.iterdir()) == [target]
