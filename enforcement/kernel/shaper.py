@@ -39,11 +39,12 @@ IFB: Final = re.compile("ng[0-9a-f]{12}")
 
 QUEUE: Final = 1000
 """Frames that wait in an ifb's class, as many as in a veth's; an ifb by itself has 32."""
-BURST: Final = 10_000_000
-"""Nanoseconds of its rate that a class may save up: more than a timer is late on a busy node, else the rate is missed;
-over ten seconds, a thousandth of what is sent."""
+BURST: Final = 40_000_000
+"""Nanoseconds of its rate that a class may save up: as long as a timer may be late, else the rate is missed. On a node that shares
+its processors with others that is tens of milliseconds (with 10 of them classes lost a twelfth of their rate, with 40 a fiftieth);
+over ten seconds it is four thousandths of what is sent."""
 LEAST_BURST: Final = 2 * 1514
-"""Bytes; below about 2.4 Mbit/s this is more than `BURST`."""
+"""Bytes; below about 0.6 Mbit/s this is more than `BURST`."""
 _TICK: Final = 64
 """Nanoseconds (PSCHED_SHIFT, net/pkt_sched.h)."""
 _MOST_TICKS: Final = (1 << 32) - 1
