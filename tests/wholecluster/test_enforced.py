@@ -134,7 +134,7 @@ def test_without_an_enforcer(here: Site) -> None:
     here.withdraw()
     here.set_validator(on=False)
     here.apply(pod("waiting", disk(4)), pod("plain", {}))
-    here.cluster.await_phase("plain", seconds=180)
+    here.cluster.await_phase("plain", seconds=site.SECONDS)
     here.until("it cannot be scheduled", lambda: "node affinity/selector" in unscheduled(here, "waiting"))
     assert here.labels() == {}
 
@@ -150,7 +150,7 @@ def test_without_an_enforcer(here: Site) -> None:
     assert "nodeName" not in here.cluster.pod("waiting")["spec"]
 
     here.set_validator(on=True)
-    here.cluster.await_phase("waiting", seconds=180)
+    here.cluster.await_phase("waiting", seconds=site.SECONDS)
     assert limits(here, here.cluster.pod("waiting")) == line(4)
     delete(here, "waiting", "plain")
 
@@ -161,7 +161,7 @@ def test_a_pod_that_asks(enforced: Site, table: list[Row]) -> None:
     load = f"{' '.join(tools.fio('/data/load', 'write'))}; exec sleep 3600"
     containers = container("disk", "sh", "-c", load), container("network", "/usr/bin/iperf3", "--server")
     enforced.apply(pod("measured", disk(4) | network(20, 10), *containers))
-    enforced.cluster.await_phase("measured", seconds=180)
+    enforced.cluster.await_phase("measured", seconds=site.SECONDS)
     value = enforced.cluster.pod("measured")
     annotations = value["metadata"]["annotations"]
     assert value["spec"]["nodeSelector"] == ENFORCED
@@ -228,7 +228,7 @@ def test_limits_change_live_and_stay(enforced: Site, table: list[Row]) -> None:
     """What kubectl annotate says is in force within a second; it stays when the container, or the enforcer, is started again."""
     node = enforced.cluster.node
     enforced.apply(pod("changing", disk(4) | network(20, 10)))
-    enforced.cluster.await_phase("changing", seconds=180)
+    enforced.cluster.await_phase("changing", seconds=site.SECONDS)
     value = enforced.cluster.pod("changing")
     uid = value["metadata"]["uid"]
     # The best of a few: the machine and its control plane share the processor with whoever else is at work.
@@ -242,7 +242,7 @@ def test_limits_change_live_and_stay(enforced: Site, table: list[Row]) -> None:
     (status,) = value["status"]["containerStatuses"]
     scope = f"cri-containerd-{status['containerID'].removeprefix('containerd://')}.scope"
     node.sh(f"kill -9 $(cat {measure.CGROUPS}{cgroup(value)}/{scope}/cgroup.procs)")
-    enforced.cluster.await_restarted("changing")
+    enforced.cluster.await_restarted("changing", seconds=site.SECONDS)
     assert limits(enforced, value) == line(16)
 
     before = enforced.enforcer()["metadata"]["name"]
@@ -298,10 +298,10 @@ def test_while_the_enforcer_is_dead(enforced: Site) -> None:
     """Pods that ask wait, and say for what; plain pods start. Those that waited start when it is back, limited."""
     node = enforced.cluster.node
     # It takes the host's lock in the moment of the death: what the kubelet starts again cannot work.
-    keeper = node.start("keeper", "flock", f"{site.STATE}/lock", "sleep", "600")
+    keeper = node.start("keeper", "flock", "--no-fork", f"{site.STATE}/lock", "sleep", "600")
     node.run("kill", "-9", str(enforced.pid()))
     enforced.apply(pod("stopped", disk(4)), pod("bystander", {}))
-    enforced.cluster.await_phase("bystander", seconds=180)
+    enforced.cluster.await_phase("bystander", seconds=site.SECONDS)
     missing = f'required plugin "{keys.NRI_PLUGIN}" not present'
 
     def waits() -> bool:
@@ -316,7 +316,7 @@ def test_while_the_enforcer_is_dead(enforced: Site) -> None:
     # The kubelet waits longer and longer before it starts the same pod's container again.
     enforced.kubectl("delete", "pod", "--namespace", site.NAMESPACE, "--all", "--now")
     enforced.await_enforcing()
-    enforced.cluster.await_phase("stopped", seconds=180)
+    enforced.cluster.await_phase("stopped", seconds=site.SECONDS)
     assert limits(enforced, enforced.cluster.pod("stopped")) == line(4)
     delete(enforced, "stopped", "bystander")
 
@@ -324,11 +324,11 @@ def test_while_the_enforcer_is_dead(enforced: Site) -> None:
 def test_after_a_reboot(enforced: Site) -> None:
     """Everything comes back by itself, limited."""
     enforced.apply(pod("staying", disk(4) | network(20, 10)))
-    enforced.cluster.await_phase("staying", seconds=180)
+    enforced.cluster.await_phase("staying", seconds=site.SECONDS)
     value = enforced.cluster.pod("staying")
     assert limits(enforced, value) == line(4)
     enforced.cluster.node.reboot()
-    enforced.cluster.await_restarted("staying", seconds=300)
+    enforced.cluster.await_restarted("staying", seconds=site.SECONDS)
     assert limits(enforced, value) == line(4)
     assert shaped(enforced, value["metadata"]["uid"]) == (20 * M, 10 * M)
     enforced.await_enforcing()
@@ -384,7 +384,7 @@ def test_what_is_malformed_is_left_out_and_said(enforced: Site) -> None:
     warned = enforced.apply(pod("crooked", disk(4) | malformed, namespace="lenient"))
     assert "Warning: " in warned
     assert "40Mbps" in warned
-    enforced.cluster.await_phase("crooked", namespace="lenient", seconds=180)
+    enforced.cluster.await_phase("crooked", namespace="lenient", seconds=site.SECONDS)
     value = enforced.cluster.pod("crooked", "lenient")
     assert limits(enforced, value) == line(4)
     assert shaped(enforced, value["metadata"]["uid"]) == (None, None)
@@ -401,11 +401,11 @@ def test_a_static_pod_is_held_to_its_file(enforced: Site) -> None:
     node.write("/etc/kubernetes/static.yaml", json.dumps(pod("static", disk(4))))
     node.sh(f"mkdir -p {STATIC_PODS}; mv /etc/kubernetes/static.yaml {STATIC_PODS}/")
     name = f"static-{NAME}"
-    enforced.cluster.await_phase(name, seconds=180)
+    enforced.cluster.await_phase(name, seconds=site.SECONDS)
     value = enforced.cluster.pod(name)
     assert limits(enforced, value) == line(4)
     node.sh(f"rm {STATIC_PODS}/static.yaml")
-    enforced.cluster.await_phase(name, "")
+    enforced.cluster.await_phase(name, "", seconds=site.SECONDS)
 
 
 def test_the_node_says_what_it_holds(enforced: Site) -> None:

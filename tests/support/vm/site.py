@@ -30,7 +30,7 @@ from noisegate.enforcement.report.node import CONDITION
 from noisegate.enforcement.status import SOCKET, NodeStatus, PodStatus, ask
 from noisegate.isolation import keys
 from vm import ownimage, runtime
-from vm.cluster import SECONDS, Cluster
+from vm.cluster import Cluster
 from vm.kubelet import NAME
 
 OVERLAY: Final = ownimage.ROOT / "deploy/overlays/enforcer"
@@ -39,6 +39,8 @@ IMAGE: Final = "docker.io/library/noisegate:0.1.0"
 """What the DaemonSet's `noisegate:0.1.0` stands for."""
 NAMESPACE: Final = "noisegate-node"
 STATE: Final = "/run/noisegate"
+SECONDS: Final = 400.0
+"""Until something that must happen has failed to: an enforcer starts in ten on a quiet machine, in a minute on a busy one."""
 SELF: Final = "noisegate node run"
 """In the command line of an enforcer."""
 Json = dict[str, Any]
