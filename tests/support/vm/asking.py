@@ -6,6 +6,7 @@ from typing import Final
 
 from containerd import TOLERATE, Nri
 from containerd.cri import Pod
+from containerd.cri_pb2 import PodSandboxConfig
 
 from noisegate.enforcement.status import PodStatus
 from noisegate.isolation import keys
@@ -59,6 +60,13 @@ def writable(node: Node, pod: Pod) -> str:
     device = node.device("/var/lib/containerd")
     lines = node.read(f"{CGROUPS}{pod.cgroup}/io.max").splitlines()
     return next((line.removeprefix(f"{device} ") for line in lines if line.startswith(f"{device} ")), "")
+
+
+def remove_pods(node: Node) -> None:
+    """Remove every pod, and then its cgroup, as the kubelet does."""
+    for one in node.cri.pods():
+        node.cri.remove_pod(Pod(one.id, one.metadata.uid, "", PodSandboxConfig()))
+    node.sh("systemctl stop 'kubepods-*pod*.slice'")
 
 
 def picture(node: Node) -> str:

@@ -23,10 +23,12 @@ HOST: Final = "10.0.2.2"
 """The host's loopback, as the machine sees it."""
 ACCOUNT: Final = "/etc/noisegate/account"
 PODS: Final = "/api/v1/pods"
+BOOKMARK_SECONDS: Final = 60.0
+"""As an API server: whoever watches takes a longer silence for the end."""
 
 
 class PodApi:
-    """The pods of one node: a list, and a watch of what changes. What else is asked for is not found.
+    """The pods of one node: a list, and a watch of what changes. Events are taken; what else is asked for is not found.
 
     Attributes:
         url: Of the server, as the machine sees it.
@@ -54,6 +56,13 @@ class PodApi:
                             self.wfile.write(json.dumps(event).encode() + b"\n")
                 else:
                     self.wfile.write(json.dumps(api.listed()).encode())
+
+            def do_POST(self) -> None:
+                """An Event is taken, and forgotten."""
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                self.send_response(201)
+                self.end_headers()
+                self.wfile.write(body)
 
             def log_message(self, *_: object) -> None:
                 """Say nothing."""
@@ -109,7 +118,8 @@ class PodApi:
         for number in itertools.count(since):
             with self._changed:
                 while len(self._events) <= number and not self._ended:
-                    self._changed.wait()
+                    if not self._changed.wait(BOOKMARK_SECONDS):
+                        yield {"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": str(number)}}}
                 if self._ended:
                     return
                 event = self._events[number]
