@@ -104,7 +104,7 @@ wheel: $(READY) ## build the wheel into dist/
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
 images: wheel ## build an OCI archive from a Debian tree and wheels, without a registry, into dist/
-	@command -v mmdebstrap >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get install -y -qq mmdebstrap >/dev/null; } || { echo "apt-get install mmdebstrap"; exit 1; }
+	@command -v mmdebstrap >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq --no-install-recommends mmdebstrap >/dev/null; } || { echo "apt-get install mmdebstrap"; exit 1; }
 	$(BIN)/python deploy/image --wheel $$(ls -t dist/noisegate-*.whl | head -n 1) --archive dist/noisegate.oci.tar
 
 clean: ## remove what make made
