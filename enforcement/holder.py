@@ -237,7 +237,7 @@ class Holder:
         before = {one.device: one.before for one in record.io}
         wanted = disk.wanted(request, places_of(record))
         actions = disk.plan(record.cgroup, wanted, observed, before)
-        lines = disk.owned(actions, observed, before)
+        lines = disk.owned(wanted, observed, before)
         record = _with_io(record, lines, wanted)
         self.ledger.put(record)
         self._write(actions, observed, record.uid)

@@ -55,10 +55,12 @@ def undo(cgroup: str, observed: Lines, ours: Lines) -> tuple[SetIo, ...]:
     return plan(cgroup, {}, observed, ours)
 
 
-def owned(actions: Iterable[SetIo], observed: Lines, ours: Lines) -> dict[Device, IoLimits]:
-    """Return `ours` as it is recorded before actions are carried out: what stood before us, once for each device."""
-    first = {action.device: observed.get(action.device, UNLIMITED) for action in actions}
-    return {**first, **ours}
+def owned(wanted: Lines, observed: Lines, ours: Lines) -> dict[Device, IoLimits]:
+    """Return `ours` as it is recorded before a plan is carried out: what stood before us, once for each device.
+
+    What is wanted is ours even where it stands already, as when the record of a pod was lost: it is to be kept.
+    """
+    return {**{device: observed.get(device, UNLIMITED) for device in wanted}, **ours}
 
 
 def held(wanted: Lines, ours: Lines) -> dict[Device, IoLimits]:

@@ -195,6 +195,24 @@ async def test_drift_is_repaired_and_counted(lab: Lab, enforcer: Enforcer, which
     assert [line["kind"] for line in lab.told("drift-repaired")] == [which]
 
 
+async def test_limits_that_stand_already_are_kept(lab: Lab, enforcer: Enforcer) -> None:
+    """The record of a pod was lost while its limits stood: it is told as held, and what somebody changes is put back."""
+    pod = lab.pod("a", BOTH)
+    await start(enforcer, pod)
+    for path in (lab.folder / "state" / "pods").iterdir():
+        path.unlink()
+    anew = lab.enforcer()
+    await start(anew, pod)
+    (status,) = await anew.status()
+    assert status.disk
+    assert all(one.asked == one.applied == one.observed for one in status.disk)
+    lab.cgroups.foreign(pod.cgroup_parent, DATA_DISK, UNLIMITED)
+    await anew.look_round()
+    assert held(lab, pod)
+    assert lab.counted("drift_repairs_total", kind="disk") == 1
+    await anew.close()
+
+
 async def test_a_pod_s_update_is_looked_at(lab: Lab, enforcer: Enforcer) -> None:
     """Whoever resizes a container may have changed the pod's cgroup."""
     pod = lab.pod("a", BOTH)

@@ -98,7 +98,7 @@ def test_apply_then_undo_leaves_no_trace(
     for request, where in steps:
         want = wanted(request, where)
         actions = plan(POD, want, tree.read_io(POD), ours)
-        ours = owned(actions, tree.read_io(POD), ours)
+        ours = owned(want, tree.read_io(POD), ours)
         carry_out(tree, actions)
         assert plan(POD, want, tree.read_io(POD), ours) == ()
         ours = held(want, ours)
@@ -119,8 +119,9 @@ def test_undo_after_a_plan_that_was_cut_off(
 ) -> None:
     """What was recorded ahead undoes a plan of which only a part was carried out."""
     stand(tree, before)
-    actions = plan(POD, wanted(request, where), tree.read_io(POD), {})
-    ours = owned(actions, tree.read_io(POD), {})
+    want = wanted(request, where)
+    actions = plan(POD, want, tree.read_io(POD), {})
+    ours = owned(want, tree.read_io(POD), {})
     carry_out(tree, actions[:done])
     carry_out(tree, undo(POD, tree.read_io(POD), ours))
     assert tree.read_io(POD) == before

@@ -71,8 +71,9 @@ def test_a_plan_limits_first_and_leaves_what_stands() -> None:
         SetIo(CGROUP, SDB, less),
         SetIo(CGROUP, Device(7, 1), UNLIMITED),
     )
-    recorded = owned(actions, observed, ours)
+    recorded = owned(want, observed, ours)
     assert recorded == {SDA: more, SDB: UNLIMITED, Device(7, 1): UNLIMITED, Device(9, 0): UNLIMITED}
+    assert owned(want, observed, {})[Device(9, 0)] == more
     assert held(want, recorded) == {SDA: more, SDB: UNLIMITED, Device(9, 0): UNLIMITED}
 
 
