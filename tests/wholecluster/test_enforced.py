@@ -17,7 +17,7 @@ from containerd.images import BUSYBOX
 from measured import MBITS, MIBS, SECONDS, Row
 from tiers import UnavailableError, absent
 from vm import Cluster, classrate, enforcing, measure, site, tools
-from vm.kubelet import NAME, STATIC_PODS
+from vm.kubelet import FOLDER, NAME, STATIC_PODS
 from vm.site import Site
 
 from noisegate.isolation import keys
@@ -393,8 +393,8 @@ def test_what_is_malformed_is_left_out_and_said(enforced: Site) -> None:
 def test_a_static_pod_is_held_to_its_file(enforced: Site) -> None:
     """The kubelet runs it without asking anybody; the enforcer knows it by its image in the API server."""
     node = enforced.cluster.node
-    node.write("/etc/kubernetes/static.yaml", json.dumps(pod("static", disk(4))))
-    node.sh(f"mkdir -p {STATIC_PODS}; mv /etc/kubernetes/static.yaml {STATIC_PODS}/")
+    node.write(f"{FOLDER}/static.yaml", json.dumps(pod("static", disk(4))))
+    node.run("mv", f"{FOLDER}/static.yaml", STATIC_PODS)
     name = f"static-{NAME}"
     enforced.cluster.await_phase(name, seconds=site.SECONDS)
     value = enforced.cluster.pod(name)

@@ -96,6 +96,7 @@ def join(folder: Path, node: Node, *, users: Sequence[str] = (), flags: Sequence
         read = kubelet.files(given, plane.ca_file.read_bytes(), plane.port, port, systemd_cgroup=node.systemd_cgroup)
         for path, text in read.items():
             node.write(path, text)
+        node.run("mkdir", "-p", kubelet.STATIC_PODS)
         # What is enabled comes back after a reboot.
         node.sh("systemctl --quiet enable containerd kubelet kubernetes-api.socket")
         node.sh("systemctl start kubernetes-api.socket")
