@@ -200,7 +200,7 @@ class Node:
         heard = self.machine.console().count(LISTENS)
         self.run("systemctl", "start", "--no-block", "--job-mode=replace-irreversibly", "reboot.target")
         self._channel.close()
-        self.machine.await_console(LISTENS, 120, heard + 1)
+        self.machine.await_console(LISTENS, 400, heard + 1)
 
     def close(self) -> None:
         """Close the connections to it."""
