@@ -27,6 +27,7 @@ from noisegate.enforcement.report.events import Events
 from noisegate.enforcement.status import PodStatus
 from noisegate.enforcement.troubles import Troubles
 from noisegate.enforcement.turns import Turns
+from noisegate.enforcement.validation import check
 from noisegate.service.log import Log
 
 T = TypeVar("T")
@@ -154,22 +155,13 @@ class Enforcer:
         intent = self._intent(validation.sandbox)
         if intent is None or not intent.kinds:
             return
-        container, proposed, owners = validation.container, validation.adjustment, validation.owners
+        container = validation.container
         record = self.holder.ledger.get(intent.uid)
         if record is None or container.id not in {one.id for one in record.containers}:
             told = f"container {container.name} asks for limits that nobody put in force"
             raise Refusal("NotHeld", told, "create it again; if this stays, see the enforcer's log")
-        wanted = await self.turns.off_loop(self._class_of, intent, container)
-        for what, mine, theirs, owner in (
-            ("clos_id", wanted.clos_id, proposed.clos_id, owners.clos_id),
-            ("rdt_class", wanted.rdt_class, proposed.rdt_class, owners.rdt_class),
-        ):
-            if mine and (theirs != mine or owner != self._plugin):
-                told = f"{what} of container {container.name} would be {theirs or 'none'} by plugin {owner or 'nobody'} instead of {mine}"
-                raise Refusal("AdjustmentChanged", told, "take the other plugin's RDT setting away")
-        if wanted.clos_id and owners.schemata:
-            told = f"plugin {owners.schemata} would change the schemata of {wanted.clos_id}"
-            raise Refusal("AdjustmentChanged", told, "take the other plugin's RDT setting away")
+        wanted = _adjustment(await self.turns.off_loop(self._class_of, intent, container))
+        check(intent, validation, wanted, self._plugin)
 
     # What the API server says, and what nobody says.
 

@@ -136,12 +136,20 @@ class Owners:
         clos_id: Of the resctrl group.
         schemata: Of a schemata for that group: who sets it changes what the group means.
         unified: Of files of the cgroup, by file.
+        cgroups_path: Of the path of its cgroup.
+        namespaces: Of namespaces, by type.
+        mounts: Of mounts, by path in the container.
+        devices: Of devices, by path in the container.
     """
 
     rdt_class: str = ""
     clos_id: str = ""
     schemata: str = ""
     unified: Mapping[str, str] = field(default_factory=dict)
+    cgroups_path: str = ""
+    namespaces: Mapping[str, str] = field(default_factory=dict)
+    mounts: Mapping[str, str] = field(default_factory=dict)
+    devices: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

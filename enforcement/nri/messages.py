@@ -99,10 +99,17 @@ def _owners(said: pb.OwningPlugins, container: str) -> Owners:
     if container not in said.owners:
         return Owners()
     fields = said.owners[container]
-    unified = pb.CGROUPS_UNIFIED in fields.compound
+
+    def by_key(field: pb.Field) -> dict[str, str]:
+        return dict(fields.compound[field].owners) if field in fields.compound else {}
+
     return Owners(
         rdt_class=fields.simple.get(pb.RDT_CLASS, ""),
         clos_id=fields.simple.get(pb.RDT_CLOS_ID, ""),
         schemata=fields.simple.get(pb.RDT_SCHEMATA, ""),
-        unified=dict(fields.compound[pb.CGROUPS_UNIFIED].owners) if unified else {},
+        unified=by_key(pb.CGROUPS_UNIFIED),
+        cgroups_path=fields.simple.get(pb.CGROUPS_PATH, ""),
+        namespaces=by_key(pb.NAMESPACE),
+        mounts=by_key(pb.MOUNTS),
+        devices=by_key(pb.DEVICES),
     )

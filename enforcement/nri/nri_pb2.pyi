@@ -27,8 +27,12 @@ class ContainerState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
 class Field(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     NONE: _ClassVar[Field]
+    MOUNTS: _ClassVar[Field]
+    DEVICES: _ClassVar[Field]
     RDT_CLASS: _ClassVar[Field]
     CGROUPS_UNIFIED: _ClassVar[Field]
+    CGROUPS_PATH: _ClassVar[Field]
+    NAMESPACE: _ClassVar[Field]
     RDT_CLOS_ID: _ClassVar[Field]
     RDT_SCHEMATA: _ClassVar[Field]
 UNKNOWN: Event
@@ -44,8 +48,12 @@ CONTAINER_PAUSED: ContainerState
 CONTAINER_RUNNING: ContainerState
 CONTAINER_STOPPED: ContainerState
 NONE: Field
+MOUNTS: Field
+DEVICES: Field
 RDT_CLASS: Field
 CGROUPS_UNIFIED: Field
+CGROUPS_PATH: Field
+NAMESPACE: Field
 RDT_CLOS_ID: Field
 RDT_SCHEMATA: Field
 

@@ -114,6 +114,40 @@ class Test_validation:  # noqa: N801  (the name is part of the sentence)
         assert (refusal.reason, told in refusal.told) == ("AdjustmentChanged", True)
         await enforcer.close()
 
+    @pytest.mark.parametrize(
+        ("owners", "told"),
+        [
+            (Owners(cgroups_path="90-other"), "plugin 90-other would give container app another cgroup"),
+            (Owners(namespaces={"network": "90-other"}), "plugin 90-other would give container app another network names"),
+            (Owners(namespaces={"network": "-05-other"}), "plugin -05-other would give container app another network nam"),
+            (Owners(mounts={"/data": "90-other"}), "plugin 90-other would give container app something else at /data"),
+            (Owners(mounts={"/data": "-90-other"}), "plugin -90-other would give container app something else at /data"),
+            (Owners(devices={"/data": "90-other"}), "plugin 90-other would give container app something else at /data"),
+        ],
+    )  # fmt: skip
+    async def test_refuses_what_would_pass_the_limits_by(self, lab: Lab, owners: Owners, told: str) -> None:
+        """Limits are the pod's cgroup's and its interface's: a container that is elsewhere, or has another disk there, has none."""
+        enforcer = lab.enforcer()
+        pod = lab.pod("a", BOTH)
+        one = await start(enforcer, pod)
+        refusal = await refusal_of(enforcer.validate(Validation(pod, one, UNADJUSTED, owners)))
+        assert (refusal.reason, told in refusal.told) == ("AdjustmentChanged", True)
+        await enforcer.close()
+
+    async def test_agrees_to_what_others_may_change(self, lab: Lab) -> None:
+        """Other mounts, devices and namespaces; and what a plugin before us changed, we have looked at."""
+        enforcer = lab.enforcer()
+        pod = lab.pod("a", BOTH)
+        one = await start(enforcer, pod)
+        others = Owners(
+            unified={"memory.high": "90-other"},
+            namespaces={"ipc": "90-other"},
+            mounts={"/data": "05-other", "/database": "90-other"},
+            devices={"/dev/x": "90-other"},
+        )
+        await enforcer.validate(Validation(pod, one, UNADJUSTED, others))
+        await enforcer.close()
+
     async def test_where_the_runtime_owns_rdt(self, lab: Lab, rdt: NodeRdt) -> None:
         """The class itself is what must be ours."""
         theirs = NodeRdt(rdt._resctrl, runtime_config="/etc/rdt.yaml", starts_in_group=True)

@@ -111,13 +111,26 @@ def test_a_validation() -> None:
     mine.simple[99] = "later versions own more"
     mine.compound[27].owners["io.max"] = "10-noisegate"
     mine.compound[1].owners["an/annotation"] = "20-rdt"
+    mine.simple[28] = "30-late"
+    mine.compound[33].owners["network"] = "-20-rdt"
+    mine.compound[2].owners["/data"] = "30-late"
+    mine.compound[4].owners["/dev/x"] = "20-rdt"
     asked.plugins.add(name="noisegate", index="10")
     asked.plugins.add(name="rdt", index="20")
     assert read_validation(pb.ValidateContainerAdjustmentRequest.FromString(asked.SerializeToString())) == Validation(
         Sandbox("s1", "", "", ""),
         Container("c1", "", ""),
         Adjustment("silver", "noisegate-gold", {"io.max": "8:0 rbps=1"}),
-        Owners("20-rdt", "10-noisegate", "-30-late", {"io.max": "10-noisegate"}),
+        Owners(
+            "20-rdt",
+            "10-noisegate",
+            "-30-late",
+            {"io.max": "10-noisegate"},
+            "30-late",
+            {"network": "-20-rdt"},
+            {"/data": "30-late"},
+            {"/dev/x": "20-rdt"},
+        ),
         ("10-noisegate", "20-rdt"),
     )
 
