@@ -27,7 +27,7 @@ from noisegate.enforcement.plan.rdt import MakeGroup
 from noisegate.enforcement.preflight import Check
 from noisegate.enforcement.refusal import Refusal
 from noisegate.enforcement.report.events import Events
-from noisegate.enforcement.report.node import Node, Standing
+from noisegate.enforcement.report.node import Node, OwnPod, Standing
 from noisegate.enforcement.status import SOCKET, CheckStatus, NodeStatus, StatusServer
 from noisegate.isolation import keys
 from noisegate.service.binding import bind
@@ -51,8 +51,15 @@ PREFLIGHT_SECONDS: Final = 60.0
 """Between two looks at the node: somebody may mend it, or break it."""
 
 
-async def serve(settings: Settings, node: str, log: Log, stop: Stop | None = None) -> int:
+async def serve(settings: Settings, node: str, log: Log, stop: Stop | None = None, pod: OwnPod | None = None) -> int:
     """Work until a signal; return the exit status.
+
+    Args:
+        settings: Of this node.
+        node: Its name.
+        log: Where everything is told.
+        stop: Asks to end; None: SIGTERM and SIGINT do.
+        pod: That we run in; None: we run on the host itself.
 
     Raises:
         AlreadyHeldError: Another enforcer runs on this host.
@@ -63,11 +70,11 @@ async def serve(settings: Settings, node: str, log: Log, stop: Stop | None = Non
         stop = Stop()
         stop.on_signals()
     with host_lock(Path(settings.state), LOCK_SECONDS):
-        return await _Daemon(settings, node, log).run(stop)
+        return await _Daemon(settings, node, log, pod).run(stop)
 
 
 class _Daemon:
-    def __init__(self, settings: Settings, node: str, log: Log) -> None:
+    def __init__(self, settings: Settings, node: str, log: Log, pod: OwnPod | None) -> None:
         self.settings: Final = settings
         self.node: Final = node
         self.log: Final = log
@@ -99,7 +106,7 @@ class _Daemon:
             observe=self._observe,
             changed=self._connection_changed,
         )
-        self.report: Final = Node(self.api, node, log) if self.api else None
+        self.report: Final = Node(self.api, node, log, pod) if self.api else None
         self.checks: list[Check] = []
         self._turned: Final = asyncio.Event()
 

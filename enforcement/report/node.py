@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Final, Literal, NamedTuple
 from urllib.parse import quote
 
@@ -73,12 +74,42 @@ class _Node(msgspec.Struct):
     status: _Status = msgspec.field(default_factory=_Status)
 
 
+class _PodMetadata(msgspec.Struct, rename="camel"):
+    uid: str
+    deletion_timestamp: str | None = None
+
+
+class _Pod(msgspec.Struct):
+    metadata: _PodMetadata
+
+
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(_Node).decode
+_decode_pod: Final = msgspec.json.Decoder(_Pod).decode
 
 STOPPED: Final = Condition(
     CONDITION, "False", "Stopped", "the enforcer was stopped; pods that ask are not scheduled here"
 )
+RESTARTING: Final = Condition(
+    CONDITION,
+    "False",
+    "Restarting",
+    "the enforcer was stopped and its pod stays; pods that ask wait here until it is back",
+)
+
+
+class OwnPod(NamedTuple):
+    """The pod that an enforcer runs in.
+
+    Attributes:
+        namespace: Its namespace.
+        name: Its name.
+        uid: Its uid.
+    """
+
+    namespace: str
+    name: str
+    uid: str
 
 
 def labels(standing: Standing) -> dict[str, str | None]:
@@ -104,17 +135,21 @@ class Node:
         connection: To the API server.
         name: Of the node.
         log: Where failures are told.
+        pod: That we run in; None: we run on the host itself.
         look: Seconds between two looks.
 
     Attributes:
         trouble: Why the node does not say what it should; empty when it does.
     """
 
-    def __init__(self, connection: Connection, name: str, log: Log, look: float = LOOK_SECONDS) -> None:
+    def __init__(
+        self, connection: Connection, name: str, log: Log, pod: OwnPod | None = None, look: float = LOOK_SECONDS
+    ) -> None:
         self.trouble = "not written yet"
         self._connection: Final = connection
         self._path: Final = f"/api/v1/nodes/{quote(name, safe='')}"
         self._log: Final = log
+        self._pod: Final = pod
         self._look: Final = look
         self._labels: dict[str, str | None] = {}
         self._condition: Condition | None = None
@@ -145,18 +180,37 @@ class Node:
                     await self._changed.wait()
 
     async def leave(self) -> None:
-        """Take the labels away, and say that the enforcer has stopped; to be called when `follow` has ended.
+        """Say that the enforcer has stopped, and take the labels away if it leaves the node; when `follow` has ended.
 
-        Nothing is looked at before: a cache may not have the labels yet. What cannot be written in time is told in the log.
+        Where its pod stays, because the node reboots or its container is started again, the labels stay too: a kubelet that
+        starts ends for good each pod that its node's labels do not select, those that ran before included (`Predicate
+        NodeAffinity failed`, pkg/kubelet/lifecycle/predicate.go). The node's own labels are not looked at: a cache may not
+        have them yet. What cannot be written in time is told in the log.
         """
         gone = labels(Standing(frozenset()))
         try:
             async with asyncio.timeout(LEAVE_SECONDS):
-                await self._label(gone)
-                await self._tell(STOPPED, None)
-        except (ApiError, TimeoutError) as error:
+                if await self._stays():
+                    await self._tell(RESTARTING, None)
+                else:
+                    await self._label(gone)
+                    await self._tell(STOPPED, None)
+        except (ApiError, msgspec.MsgspecError, TimeoutError) as error:
             reason = mended(str(error)) or f"no answer within {LEAVE_SECONDS:g} s"
             self._log.warning("node-not-written", reason=reason, labels=list(gone))
+
+    async def _stays(self) -> bool:
+        """Return whether our pod is to go on; one that is being deleted, or has gone, is not."""
+        if self._pod is None:
+            return False
+        path = f"/api/v1/namespaces/{quote(self._pod.namespace, safe='')}/pods/{quote(self._pod.name, safe='')}"
+        try:
+            found = _decode_pod(await self._connection.get(path)).metadata
+        except ApiError as error:
+            if error.status == HTTPStatus.NOT_FOUND:
+                return False
+            raise
+        return found.uid == self._pod.uid and found.deletion_timestamp is None
 
     async def write(self) -> None:
         """Look at the node, and write what differs; nothing where nothing does.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from noisegate.enforcement.config import Settings
+    from noisegate.enforcement.report.node import OwnPod
 
 TEXT = """\
 Hold the pods of this node to what they asked for: disk bandwidth and operations (io.max of the pod's cgroup), network bandwidth
@@ -20,7 +21,8 @@ through NRI before its program runs; what this node cannot hold is refused there
 """
 RUN = """\
 Run the enforcer: as root, in the host's network, one on each node. It says in the node's labels noisegate.io/enforces-disk,
--network and -rdt what it holds, and takes them away when it ends. What it made stays in force while it is away.
+-network and -rdt what it holds, and takes them away when it leaves the node (they stay over a reboot, and while its container is
+started again). What it made stays in force while it is away.
 
 examples:
   noisegate node run --config /etc/noisegate/node.yaml       in the DaemonSet of deploy/overlays/enforcer
@@ -106,6 +108,14 @@ def node_name(args: argparse.Namespace) -> str:
     return str(args.node or os.environ.get("NODE_NAME", "") or os.uname().nodename.lower())
 
 
+def own_pod() -> "OwnPod | None":
+    """Return the pod that we run in, as its container's environment says; None: it does not."""
+    from noisegate.enforcement.report.node import OwnPod  # noqa: PLC0415  (the help must not wait for it)
+
+    told = [os.environ.get(name, "") for name in ("POD_NAMESPACE", "POD_NAME", "POD_UID")]
+    return OwnPod(*told) if all(told) else None
+
+
 def settings_of(args: argparse.Namespace) -> "Settings":
     """Return the settings of this node.
 
@@ -131,7 +141,7 @@ def run(args: argparse.Namespace) -> int:
     log = Log(level=args.log_level, form=args.log_format)
     take_over(log)
     try:
-        return asyncio.run(daemon.serve(settings_of(args), node_name(args), log))
+        return asyncio.run(daemon.serve(settings_of(args), node_name(args), log, pod=own_pod()))
     except (AlreadyHeldError, ConfigError, OSError) as error:
         return _unusable("run", error)
 

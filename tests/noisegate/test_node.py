@@ -22,6 +22,7 @@ from noisegate.enforcement.kernel.containerd_config import ContainerdConfig, Val
 from noisegate.enforcement.kernel.probe import Facts
 from noisegate.enforcement.kernel.runc import RuncFeatures
 from noisegate.enforcement.refusal import Refusal
+from noisegate.enforcement.report.node import OwnPod
 from noisegate.enforcement.status import (
     SOCKET,
     CheckStatus,
@@ -268,6 +269,18 @@ def test_the_node_s_name(monkeypatch: pytest.MonkeyPatch) -> None:
     assert node.node_name(parser().parse_args(words)) == "from-env"
     monkeypatch.delenv("NODE_NAME")
     assert node.node_name(parser().parse_args(words)) == os.uname().nodename.lower()
+
+
+def test_the_own_pod(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the DaemonSet's environment says, all of it; else it runs on the host itself."""
+    told = {"POD_NAMESPACE": "ns", "POD_NAME": "enforcer-x", "POD_UID": "u"}
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    assert node.own_pod() == OwnPod("ns", "enforcer-x", "u")
+    for name in told:
+        with monkeypatch.context() as without:
+            without.delenv(name)
+            assert node.own_pod() is None
 
 
 def test_a_table_lines_up() -> None:

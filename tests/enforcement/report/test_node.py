@@ -15,7 +15,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from noisegate.cluster.connection import MERGE_PATCH, STRATEGIC_MERGE_PATCH, Connection
-from noisegate.enforcement.report.node import KINDS, LONGEST_MESSAGE, Enforced, Node, Standing, condition, labels
+from noisegate.enforcement.report.node import (
+    KINDS,
+    LONGEST_MESSAGE,
+    Enforced,
+    Node,
+    OwnPod,
+    Standing,
+    condition,
+    labels,
+)
 from noisegate.service.log import Log
 
 BOTH: Final = Standing(frozenset({"disk", "network"}), {"rdt": "no resctrl (mount it)"})
@@ -31,6 +40,7 @@ class Lab:
         conditions: Of the node, by type.
         writes: Path and body of each patch.
         status: What every call is answered with; 200: properly.
+        pods: Their metadata, by path.
     """
 
     def __init__(self) -> None:
@@ -42,12 +52,21 @@ class Lab:
         self.lines: list[dict[str, Any]] = []
         self.status = 200
         self.looks = 0
+        self.pods: dict[str, dict[str, Any]] = {}
+        self.connection: Connection
         self.node: Node
+
+    def says(self, pod: OwnPod | None = None) -> Node:
+        """Return what says something of the node: on the host itself, or in a pod."""
+        return Node(self.connection, "n1", Log(lambda line: self.lines.append(json.loads(line))), pod, look=0.02)
 
     async def handle(self, request: web.Request) -> web.Response:
         """Answer a call, as far as patches of labels and conditions go."""
         if self.status != 200:
             return web.json_response({"message": "no"}, status=self.status)
+        if "/pods/" in request.path:
+            pod = self.pods.get(request.path)
+            return web.json_response({"metadata": pod} if pod else {"message": "no"}, status=200 if pod else 404)
         if request.method == "GET":
             self.looks += 1
             status = {"conditions": list(self.conditions.values()), "images": [{"names": ["x"]}]}
@@ -95,10 +114,10 @@ async def _lab(tmp_path: Path) -> AsyncIterator[Lab]:
     runner = web.ServerRunner(web.Server(lab.handle))  # type: ignore[arg-type]
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
-    connection = Connection(f"https://localhost:{runner.addresses[0][1]}", tmp_path)
-    lab.node = Node(connection, "n1", Log(lambda line: lab.lines.append(json.loads(line))), look=0.02)
+    lab.connection = Connection(f"https://localhost:{runner.addresses[0][1]}", tmp_path)
+    lab.node = lab.says()
     yield lab
-    await connection.close()
+    await lab.connection.close()
     await runner.cleanup()
 
 
@@ -182,6 +201,40 @@ async def test_a_clean_stop_takes_the_labels_away(lab: Lab) -> None:
         "Stopped",
     )
     assert lab.looks == looks
+
+
+@pytest.mark.parametrize(
+    ("metadata", "leaves"),
+    [
+        ({"uid": "u1", "deletionTimestamp": "2026-01-01T00:00:00Z"}, True),
+        ({"uid": "u2"}, True),
+        (None, True),
+        ({"uid": "u1"}, False),
+    ],
+    ids=["deleted", "another", "gone", "stays"],
+)
+async def test_labels_stay_with_our_pod(lab: Lab, metadata: dict[str, Any] | None, leaves: bool) -> None:
+    """A reboot stops the enforcer too: without labels the kubelet would then end every pod that asks."""
+    if metadata is not None:
+        lab.pods["/api/v1/namespaces/ns/pods/enforcer-x"] = metadata
+    node = lab.says(OwnPod("ns", "enforcer-x", "u1"))
+    node.say(BOTH)
+    await node.write()
+    await node.leave()
+    assert lab.own == ({} if leaves else {DISK: "true", NETWORK: "true"})
+    ours = lab.conditions["NoisegateReady"]
+    assert (ours["status"], ours["reason"]) == ("False", "Stopped" if leaves else "Restarting")
+
+
+async def test_labels_stay_where_nobody_says_whether_our_pod_does(lab: Lab) -> None:
+    """Without them pods that run could end; with them new ones wait, and say for what."""
+    node = lab.says(OwnPod("ns", "enforcer-x", "u1"))
+    node.say(BOTH)
+    await node.write()
+    lab.status = 403
+    await node.leave()
+    assert lab.own == {DISK: "true", NETWORK: "true"}
+    assert "ClusterRole noisegate-node" in lab.lines[-1]["reason"]
 
 
 async def test_an_api_server_that_is_away_ends_no_stop_and_is_tried_again(lab: Lab) -> None:
