@@ -83,6 +83,31 @@ class Netlink:
                 return answers
         raise BlockingIOError(errno.EAGAIN, "what is listed changes faster than it can be read")
 
+    def ask_at_once(self, *messages: tuple[int, int, bytes]) -> list[OSError | None]:
+        """Send several messages, each as type, flags and body, and return why the kernel refuses each; None: it does not.
+
+        It handles one after another, whatever came of those before, within the one call of ours (netlink_rcv_skb,
+        net/netlink/af_netlink.c): no death of this process comes between them.
+        """
+        sent = b""
+        first = self._sequence + 1
+        for number, (kind, flags, body) in enumerate(messages):
+            header = HEADER.pack(
+                HEADER.size + len(body), kind, flags | REQUEST | ACK, OURS | (first + number & 0xFFFF), 0
+            )
+            sent += header + body + bytes(-len(body) % 4)
+        self._socket.send(sent)
+        return [self._outcome(OURS | (first + number & 0xFFFF)) for number in range(len(messages))]
+
+    def _outcome(self, sequence: int) -> OSError | None:
+        self._sequence = sequence
+        try:
+            for _ in self._answers():
+                pass
+        except OSError as error:
+            return error
+        return None
+
     def _answers(self) -> Iterator[tuple[bytes, bool]]:
         while True:
             piece = memoryview(self._socket.recv(_PIECE))

@@ -59,6 +59,8 @@ _ETH_P_ALL: Final = 0x0003
 _NOT_ASSIGNED: Final = 0xFFFFFFFF
 _ETHERNET: Final = 1
 """TC_LINKLAYER_ETHERNET: htb reckons by itself and needs no table of rates (net/sched/sch_htb.c)."""
+_FIRST_TABLE: Final = 0x80000000
+"""Of a u32 filter's handle the upper bits, where it went into the first hash table of its priority."""
 _DIRECT_ACTION: Final = 1
 _REDIRECT_TO_EGRESS: Final = 1
 _PIPE: Final = 3
@@ -194,8 +196,7 @@ class Rtnetlink:
         return answers
 
     def _answers(self, message: Any, kind: int, flags: int = 0) -> list[bytes]:
-        message.encode()
-        return self._netlink.ask(kind, flags, bytes(message.data[HEADER.size :]))
+        return self._netlink.ask(kind, flags, _body(message))
 
     def namespace_id(self, descriptor: int) -> int:
         """Return the id by which this network namespace knows another, given an open file of it. One is made if need be.
@@ -291,8 +292,7 @@ class Rtnetlink:
 
     def add_clsact(self, index: int) -> None:
         """Put a clsact on a device that has neither clsact nor ingress qdisc."""
-        message = _tc(index, INGRESS, INGRESS & 0xFFFF0000, kind="clsact")
-        self._ask(message, RTM_NEWQDISC, CREATE | EXCL)
+        self._ask(_clsact(index), RTM_NEWQDISC, CREATE | EXCL)
 
     def delete_qdisc(self, index: int, parent: int, handle: int) -> None:
         """Take a qdisc away, if the one that stands there has this handle."""
@@ -347,21 +347,48 @@ class Rtnetlink:
             target: ifindex of the other.
             replace: Whether it stands there.
         """
-        mirred = {
-            "attrs": [
-                ("TCA_MIRRED_PARMS", {"action": _STOLEN, "eaction": _REDIRECT_TO_EGRESS, "ifindex": target}),
-            ]
-        }
-        action = {"attrs": [("TCA_ACT_KIND", "mirred"), ("TCA_ACT_OPTIONS", mirred)]}
-        # A selector without keys matches every frame; with a key of mask 0, every frame that is long enough for it.
-        options = {"attrs": [("TCA_U32_SEL", {"keys": []}), ("TCA_U32_ACT", {"attrs": [("TCA_ACT_PRIO_1", action)]})]}
-        message = _tc(index, AT_INGRESS, handle, kind="u32", options=options, info=_info(priority))
+        message = _redirecting(index, priority, handle, target)
         self._ask(message, RTM_NEWTFILTER, CREATE | (REPLACE if replace else EXCL))
+
+    def redirect_all_by_clsact(self, index: int, priority: int, handle: int, target: int) -> None:
+        """Put a clsact with a filter as `redirect_all` makes on a device: both, or neither, also when this process dies."""
+        made, redirected = self._netlink.ask_at_once(
+            (RTM_NEWQDISC, CREATE | EXCL, _body(_clsact(index))),
+            (RTM_NEWTFILTER, CREATE | EXCL, _body(_redirecting(index, priority, handle, target))),
+        )
+        if made and not redirected:  # into one that somebody else has just made
+            self.delete_filter(index, priority, _FIRST_TABLE | handle)
+        if redirected and not made:
+            self.delete_qdisc(index, INGRESS, INGRESS & 0xFFFF0000)
+        for refused in (made, redirected):
+            if refused:
+                raise refused
 
     def delete_filter(self, index: int, priority: int, handle: int) -> None:
         """Take one u32 filter away at `AT_INGRESS`, or with handle 0 all of its priority."""
         message = _tc(index, AT_INGRESS, handle, kind="u32", info=_info(priority))
         self._ask(message, RTM_DELTFILTER)
+
+
+def _body(message: Any) -> bytes:
+    message.encode()
+    return bytes(message.data[HEADER.size :])
+
+
+def _clsact(index: int) -> Any:
+    return _tc(index, INGRESS, INGRESS & 0xFFFF0000, kind="clsact")
+
+
+def _redirecting(index: int, priority: int, handle: int, target: int) -> Any:
+    mirred = {
+        "attrs": [
+            ("TCA_MIRRED_PARMS", {"action": _STOLEN, "eaction": _REDIRECT_TO_EGRESS, "ifindex": target}),
+        ]
+    }
+    action = {"attrs": [("TCA_ACT_KIND", "mirred"), ("TCA_ACT_OPTIONS", mirred)]}
+    # A selector without keys matches every frame; with a key of mask 0, every frame that is long enough for it.
+    options = {"attrs": [("TCA_U32_SEL", {"keys": []}), ("TCA_U32_ACT", {"attrs": [("TCA_ACT_PRIO_1", action)]})]}
+    return _tc(index, AT_INGRESS, handle, kind="u32", options=options, info=_info(priority))
 
 
 def _info(priority: int) -> int:

@@ -305,13 +305,11 @@ def _limit_sent(route: Rtnetlink, undo: ExitStack, seen: _Seen, ifb: str, rate: 
     if not device.up:
         route.set_up(device.ifindex)
     _limit(route, undo, device.ifindex, seen.device_root, seen.device_class, rate)
-    node = IN_FOREIGN
     if seen.hook is None:
-        route.add_clsact(host)
+        route.redirect_all_by_clsact(host, LAST_PRIORITY, IN_OURS, device.ifindex)
         undo.callback(_quietly, route.delete_qdisc, host, INGRESS, INGRESS & 0xFFFF0000)
-        node = IN_OURS
-    if seen.ours is None:
-        route.redirect_all(host, LAST_PRIORITY, node, device.ifindex)
+    elif seen.ours is None:
+        route.redirect_all(host, LAST_PRIORITY, IN_FOREIGN, device.ifindex)
     elif seen.ours.target != device.ifindex:
         route.redirect_all(host, LAST_PRIORITY, seen.ours.handle, device.ifindex, replace=True)
 

@@ -17,9 +17,9 @@ from namespaces import Node, Pod, dump, index_of, inside, run, until
 
 from noisegate.enforcement.actions import UNSHAPED, Interface, Rates, Shape
 from noisegate.enforcement.kernel.links import GoneError
-from noisegate.enforcement.kernel.rtnetlink import Rtnetlink
-from noisegate.enforcement.kernel.shaper import BURST, HANDLE, IFB, Shaper, Trace, htb_class
-from noisegate.enforcement.plan.network import Counters, Filter, ifb_name, judge, plan
+from noisegate.enforcement.kernel.rtnetlink import AT_INGRESS, Rtnetlink
+from noisegate.enforcement.kernel.shaper import BURST, HANDLE, IFB, IN_OURS, Shaper, Trace, htb_class
+from noisegate.enforcement.plan.network import LAST_PRIORITY, Counters, Filter, ifb_name, judge, plan
 from noisegate.enforcement.refusal import Refusal
 
 SHAPER = Shaper()
@@ -516,3 +516,19 @@ def test_the_kernels_own_words_are_kept(pod: Pod) -> None:
             route.set_htb_class(pod.host.index, HANDLE, HANDLE | 1, htb_class(M))
         assert route.link(name="absent") is None
         assert index_of(pod.host.name) == pod.host.index
+
+
+def test_a_clsact_and_its_filter_come_together(node: Node) -> None:
+    """Where somebody else was faster, or the filter cannot be made, none of the two is left."""
+    taken, free = node.pod(), node.pod()
+    run(f"tc qdisc add dev {taken.host.name} clsact")
+    before = state()
+    with Rtnetlink() as route:
+        with pytest.raises(FileExistsError):
+            route.redirect_all_by_clsact(taken.host.index, LAST_PRIORITY, IN_OURS, free.host.index)
+        with pytest.raises(OSError, match=r"\w"):
+            route.redirect_all_by_clsact(free.host.index, LAST_PRIORITY, IN_OURS, target=1 << 30)
+        assert state() == before
+        route.redirect_all_by_clsact(free.host.index, LAST_PRIORITY, IN_OURS, taken.host.index)
+        (ours,) = route.filters(free.host.index, AT_INGRESS)
+        assert (ours.target, ours.handle & 0xFFF) == (taken.host.index, IN_OURS)
