@@ -20,9 +20,9 @@ TEXT = """\
 Run the admission server: it is called by the API server over TLS on /mutate and /validate (and /warn/..., for namespaces
 in warn mode), and by the kubelet and Prometheus over plain HTTP on /healthz, /readyz and /metrics.
 
-Settings come from server.yaml; a flag wins over the same key of its `server:` block. Without --config all else is as by
-default and the certificate must be given. Certificate, rules, catalogue and class file are read again when their
-contents change. Ends cleanly on SIGTERM: calls in flight are answered.
+Settings come from server.yaml; a flag wins over the same key there. Without --config all else is as by default and the
+certificate must be given. Certificate, rules, catalogue and class file are read again when their contents change. Ends cleanly
+on SIGTERM: calls in flight are answered.
 
 examples:
   noisegate webhook --config /etc/noisegate/server.yaml
@@ -31,10 +31,10 @@ examples:
 
 
 class Flag(NamedTuple):
-    """A flag for a key of the `server:` block.
+    """A flag for a key of server.yaml.
 
     Attributes:
-        key: The key; the flag is the same with two hyphens.
+        key: Its name without the two hyphens; in the `server:` block the key is the same.
         metavar: What its value is called.
         about: What it is, with unit and default.
         kind: `path`, `text`, `number`, `words`, or the values that are allowed.
@@ -76,6 +76,16 @@ FLAGS: Final = (
     ),
     Flag("log-format", "FORM", "form of a log line (default: text)", ("text", "json")),
 )
+POLICY: Final = {
+    "policy.enforcement": Flag(
+        "enforcement",
+        "MODE",
+        "required: pods that ask wait for a node that can hold them (default: off)",
+        ("off", "required"),
+    ),
+    "policy.rdt.classes": Flag("rdt-classes", "FILE", "RDT class file (default: none; classes are unchecked)", "path"),
+}
+"""By key of the file: what the components of deploy/ set, so that no server.yaml can lose it."""
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -87,15 +97,16 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--config", metavar="FILE", help="server.yaml")
-    group = parser.add_argument_group("the server: block of server.yaml")
-    for flag in FLAGS:
-        group.add_argument(
-            f"--{flag.key}",
-            metavar=flag.metavar,
-            help=flag.about,
-            choices=flag.kind if isinstance(flag.kind, tuple) else None,
-            action="append" if flag.kind == "words" else "store",
-        )
+    for block, flags in (("server", FLAGS), ("policy", POLICY.values())):
+        group = parser.add_argument_group(f"the {block}: block of server.yaml")
+        for flag in flags:
+            group.add_argument(
+                f"--{flag.key}",
+                metavar=flag.metavar,
+                help=flag.about,
+                choices=flag.kind if isinstance(flag.kind, tuple) else None,
+                action="append" if flag.kind == "words" else "store",
+            )
     parser.set_defaults(run=run)
 
 
@@ -127,8 +138,9 @@ def settings_of(args: argparse.Namespace) -> "Settings":
     from noisegate.webhook.settings import FLAGS as COMMAND_LINE  # noqa: PLC0415
     from noisegate.webhook.settings import Settings  # noqa: PLC0415
 
-    given = {flag: getattr(args, flag.key.replace("-", "_")) for flag in FLAGS}
-    overrides = {f"server.{flag.key}": _value(flag, value) for flag, value in given.items() if value is not None}
+    keys = {**{f"server.{flag.key}": flag for flag in FLAGS}, **POLICY}
+    given = {key: getattr(args, flag.key.replace("-", "_")) for key, flag in keys.items()}
+    overrides = {key: _value(keys[key], value) for key, value in given.items() if value is not None}
     text = b"" if args.config is None else manifestfiles.read_bytes(Path(args.config))
     settings = Settings.load(text, args.config or "server.yaml", overrides)
     if not settings.server.cert:

@@ -66,6 +66,23 @@ def test_flags_win_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     )
 
 
+def test_what_is_allowed_can_be_said_by_flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last of two flags wins, and both win over the file, which keeps what they do not say."""
+    path = tmp_path / "server.yaml"
+    path.write_text(
+        "{server: {cert: c, key: k}, policy: {enforcement: off, rdt: {classes: mine}, sriov: {strict: true}}}"
+    )
+    monkeypatch.chdir(tmp_path)
+    command = ["webhook", "--config", str(path), "--enforcement", "required", "--rdt-classes", "classes.yaml"]
+
+    policy = webhook.settings_of(parser().parse_args(command)).policy
+    assert (policy.enforcement, policy.rdt.classes) == ("required", str(tmp_path / "classes.yaml"))
+    assert policy.sriov.strict
+
+    policy = webhook.settings_of(parser().parse_args([*command, "--enforcement=off"])).policy
+    assert policy.enforcement == "off"
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
