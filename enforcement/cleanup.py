@@ -40,7 +40,7 @@ def cleanup(settings: Settings) -> Iterator[tuple[str, bool]]:
             else:
                 yield f"{pod}: its limits are undone", True
         yield from _traces(parts)
-        yield from _groups(NodeRdt(parts.resctrl, runtime_config="", starts_in_group=None))
+        yield from _groups(NodeRdt(parts.resctrl, runtime_config="", starts_in_group=False))
         if not ledger.all():
             shutil.rmtree(state / PODS, ignore_errors=True)
             shutil.rmtree(state / DAMAGED, ignore_errors=True)

@@ -2,6 +2,7 @@
 
 rdt = NodeRdt(resctrl, runtime_config=config.rdt_config_file, starts_in_group=features.intel_rdt)
 rdt.load(read(text, "classes.yaml"))     # at the start, and when the class file changes
+rdt.renew(runtime_config=..., ...)       # when the runtime may have changed
 report = rdt.reconcile(in_use)           # then and again: repairs what others changed
 adjustment = rdt.adjust(choice)          # in CreateContainer
 """
@@ -56,13 +57,14 @@ class NodeRdt:
     Args:
         resctrl: The node's resctrl.
         runtime_config: The runtime's `rdt_config_file`; empty: it has none.
-        starts_in_group: Whether the OCI runtime starts containers in a group (`linux.intelRdt.enabled`); None: unknown.
+        starts_in_group: Whether the OCI runtime starts containers in a group (`linux.intelRdt.enabled`), or why it could not
+            be asked.
     """
 
-    def __init__(self, resctrl: Resctrl, *, runtime_config: str, starts_in_group: bool | None) -> None:
+    def __init__(self, resctrl: Resctrl, *, runtime_config: str, starts_in_group: bool | Refusal) -> None:
         self._resctrl: Final = resctrl
-        self._runtime_config: Final = runtime_config
-        self._starts_in_group: Final = starts_in_group
+        self._runtime_config = runtime_config
+        self._starts_in_group = starts_in_group
         self._classes: ClassFile | None = None
         self._in_use: frozenset[str] = frozenset()
         self._report = RdtReport(Owner("none", "it has not been looked at yet"))
@@ -77,6 +79,12 @@ class NodeRdt:
         """Take up a class file, with the next reconciliation. None: there is none, and no group of ours shall be."""
         with self._lock:
             self._classes = classes
+
+    def renew(self, *, runtime_config: str, starts_in_group: bool | Refusal) -> None:
+        """Take up what the runtime is like now, with the next reconciliation: it may have been configured otherwise since."""
+        with self._lock:
+            self._runtime_config = runtime_config
+            self._starts_in_group = starts_in_group
 
     def reconcile(self, in_use: Collection[str] = ()) -> RdtReport:
         """Bring the groups in step with the class file, if they are ours to make.

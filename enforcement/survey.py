@@ -69,8 +69,8 @@ def examine(settings: Settings, parts: Parts, before: Facts | None = None) -> Fa
     hierarchy, controllers, driver, below = probe.cgroup_facts(parts.cgroups.root, mounts)
     state = holding(mounts, settings.state)
     ifb = probe.ifb_facts() if before is None or before.ifb else ""
-    known = before is not None and not isinstance(before.runc, Refusal)
-    runc = before.runc if before is not None and known else probe.runc_facts(_in_host(settings))
+    good = before is not None and _starts_in_group(before) is True
+    runc = before.runc if before is not None and good else probe.runc_facts(_in_host(settings))
     return Facts(
         kernel=os.uname().release,
         hierarchy=hierarchy,
@@ -90,6 +90,11 @@ def examine(settings: Settings, parts: Parts, before: Facts | None = None) -> Fa
 def rdt_of(facts: Facts, parts: Parts) -> NodeRdt:
     """Return RDT of this node."""
     return NodeRdt(parts.resctrl, runtime_config=_runtime_rdt(facts), starts_in_group=_starts_in_group(facts))
+
+
+def renew(rdt: NodeRdt, facts: Facts) -> None:
+    """Tell RDT of this node what a later look has found."""
+    rdt.renew(runtime_config=_runtime_rdt(facts), starts_in_group=_starts_in_group(facts))
 
 
 def checks(settings: Settings, facts: Facts, owner: Owner) -> list[Check]:
@@ -113,8 +118,8 @@ def _runtime_rdt(facts: Facts) -> str:
     return "unknown" if isinstance(facts.config, Refusal) else facts.config.rdt_config_file
 
 
-def _starts_in_group(facts: Facts) -> bool | None:
-    return None if isinstance(facts.runc, Refusal) else facts.runc.intel_rdt
+def _starts_in_group(facts: Facts) -> bool | Refusal:
+    return facts.runc if isinstance(facts.runc, Refusal) else bool(facts.runc.intel_rdt)
 
 
 def _store(places: Places) -> Device | Refusal:

@@ -16,6 +16,8 @@ from oci import write
 SUITE = "bookworm"
 """Debian 12: its python3 is 3.11."""
 PACKAGES = "python3-minimal,libpython3-stdlib,ca-certificates"
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""chroot is in /usr/sbin. It hands this on to the host's runc, which Debian has in /usr/sbin and others in /usr/local/sbin."""
 UID = 65532
 GLIBC = [
     f"--platform={tag}_x86_64"
@@ -47,7 +49,7 @@ def main() -> int:
         config = {
             "User": f"{UID}:{UID}",
             "Env": [
-                "PATH=/usr/bin:/bin",
+                f"PATH={PATH}",
                 "PYTHONPATH=/opt/noisegate",
                 "PYTHONUNBUFFERED=1",
                 "PYTHONDONTWRITEBYTECODE=1",

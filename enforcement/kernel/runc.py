@@ -13,7 +13,7 @@ from noisegate.enforcement.refusal import Refusal
 SECONDS: Final = 10.0
 """For `runc features`; it takes some 20 ms."""
 _VERSION: Final = "org.opencontainers.runc.version"
-_MEND: Final = "set the command that prints the OCI runtime's features, such as [chroot, /host, runc]"
+_MEND: Final = "set runtime.runc of node.yaml to its command on the host, such as [/usr/local/sbin/runc]"
 
 
 class RuncFeatures(NamedTuple):

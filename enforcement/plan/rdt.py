@@ -171,13 +171,13 @@ class Facts(NamedTuple):
     Attributes:
         runtime_config: `rdt_config_file` of the runtime; empty: it has none.
         resctrl: Why resctrl cannot be used; None: it can.
-        starts_in_group: Whether the OCI runtime can start a container in a group (`runc features`); None: unknown.
+        starts_in_group: Whether the OCI runtime says that it can start a container in a group, or why it could not be asked.
         class_file: Whether this program has a class file.
     """
 
     runtime_config: str
     resctrl: Refusal | None
-    starts_in_group: bool | None
+    starts_in_group: bool | Refusal
     class_file: bool
 
 
@@ -203,10 +203,13 @@ def owner_of(facts: Facts) -> Owner:
         return Owner("runtime", f"the runtime has an RDT configuration ({facts.runtime_config})")
     if not facts.class_file:
         return Owner("none", "there is no class file", "set the node's class file")
-    if not facts.starts_in_group:
+    if isinstance(facts.starts_in_group, Refusal):
         told = (
-            "the OCI runtime cannot start a container in an RDT group (linux.intelRdt of its features is not enabled)"
+            f"whether the OCI runtime can start a container in an RDT group is not known: {facts.starts_in_group.told}"
         )
+        return Owner("none", told, facts.starts_in_group.mend)
+    if not facts.starts_in_group:
+        told = "the OCI runtime does not say that it can start a container in an RDT group (linux.intelRdt of its features)"
         return Owner("none", told, "use runc 1.2 or newer")
     return Owner("enforcer", "resctrl is mounted, the runtime has no RDT configuration and runc starts in groups")
 

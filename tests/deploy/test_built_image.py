@@ -105,6 +105,14 @@ def test_it_is_not_root_and_can_write_nothing(image: Image) -> None:
     assert (loaded.stdout, loaded.stderr) == ("[]\n", "")
 
 
+def test_the_host_s_runc_is_found(image: Image) -> None:
+    """The enforcer asks it through chroot, which the image has, and which hands PATH on: Debian's is in /usr/sbin."""
+    told = image.python("-c", "import os, shutil; print(shutil.which('chroot'), *os.get_exec_path())")
+    chroot, *folders = told.stdout.split()
+    assert chroot.endswith("/chroot"), told.stderr
+    assert {f"{up}/{name}" for up in ("/usr/local", "/usr", "") for name in ("bin", "sbin")} <= set(folders)
+
+
 def test_its_server_answers(image: Image, tmp_path: Path) -> None:
     """A review comes over TLS, and goes with what the pod is to be given; SIGTERM ends it in good order."""
     certificates = Certificates(image.folder / "pair")

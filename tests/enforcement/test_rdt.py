@@ -135,6 +135,28 @@ def test_the_runtime_s_groups_are_only_looked_at(fake: FakeResctrl) -> None:
     assert fake.calls == []
 
 
+def test_the_runtime_was_configured_otherwise(fake: FakeResctrl) -> None:
+    """From then on the groups are the runtime's: one that somebody removed is not made again, and none is written."""
+    rdt = ours(on(fake), class_file(gold="50%"))
+    on(fake).remove(f"noisegate-{GOLD}")
+    fake.calls.clear()
+    rdt.renew(runtime_config="/etc/rdt.yaml", starts_in_group=True)
+    assert (rdt.reconcile().owner.who, fake.calls) == ("runtime", [])
+    assert rdt.adjust(own("silver")) == RdtAdjustment(rdt_class="silver")
+
+
+def test_a_runc_that_answers_later(fake: FakeResctrl) -> None:
+    """While it is not known whether containers can start in groups they are refused; then they can, without a restart."""
+    busy = Refusal("RuncFeaturesUnknown", "runc features did not answer within 10 s")
+    rdt = NodeRdt(on(fake), runtime_config="", starts_in_group=busy)
+    rdt.load(class_file(gold="50%"))
+    with pytest.raises(Refusal, match="is not known: runc features did not answer within 10 s"):
+        rdt.adjust(own(GOLD))
+    rdt.renew(runtime_config="", starts_in_group=True)
+    assert rdt.reconcile().owner.who == "enforcer"
+    assert rdt.adjust(own(GOLD)) == RdtAdjustment(clos_id=f"noisegate-{GOLD}")
+
+
 def test_the_runtime_s_key_is_the_runtime_s(fake: FakeResctrl) -> None:
     """A class that the runtime's own key chose, the root group and no class at all need nothing from us."""
     rdt = ours(on(fake), None)

@@ -119,7 +119,7 @@ class Lab:
         # Nobody follows these two: what is to be written waits, what is watched is told by the test.
         connection = Connection("https://127.0.0.1:1", self.folder)
         self.events = Events(connection, "n1", log)
-        rdt = rdt or NodeRdt(self.resctrl, runtime_config="", starts_in_group=None)
+        rdt = rdt or NodeRdt(self.resctrl, runtime_config="", starts_in_group=False)
         made = Enforcer(PLUGIN, holder or self.holder(), rdt, excluded, self.metrics, log, self.events)
         made.pods = self.watch = Watch("n1", connection, made.look_at)
         return made

@@ -71,6 +71,9 @@ def test_a_program_that_does_not_say(tmp_path: Path, script: str, told: str) -> 
 
 
 def test_a_program_that_is_not_there(tmp_path: Path) -> None:
-    """A missing program is told with its path and how to set another."""
-    with pytest.raises(Refusal, match=r"/runc features cannot be run: No such file or directory \(set the command"):
+    """A missing program is told with its path, and with the setting that names another: as the host has it, without chroot."""
+    with pytest.raises(Refusal, match=r"/runc features cannot be run: No such file or directory") as error:
         ask([str(tmp_path / "runc")])
+    assert (
+        error.value.mend == "set runtime.runc of node.yaml to its command on the host, such as [/usr/local/sbin/runc]"
+    )

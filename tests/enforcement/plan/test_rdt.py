@@ -431,23 +431,30 @@ def test_cleaning_up() -> None:
 
 
 NO_RESCTRL = Refusal("ResctrlNotMounted", "resctrl is not mounted at /r", "mount it")
+NO_RUNC = Refusal("RuncFeaturesUnknown", "runc features cannot be run: No such file or directory", "name it")
 
 
 @pytest.mark.parametrize(
     ("facts", "who", "why"),
     [
         pytest.param(Facts("", None, True, True), "enforcer", "resctrl is mounted", id="ours"),
-        pytest.param(Facts("/etc/rdt.yaml", None, None, False), "runtime", "(/etc/rdt.yaml)", id="the runtime's"),
+        pytest.param(Facts("/etc/rdt.yaml", None, False, False), "runtime", "(/etc/rdt.yaml)", id="the runtime's"),
         pytest.param(Facts("/etc/rdt.yaml", NO_RESCTRL, True, True), "none", "not mounted at /r", id="no resctrl"),
         pytest.param(Facts("", None, True, False), "none", "there is no class file", id="no class file"),
-        pytest.param(Facts("", None, False, True), "none", "linux.intelRdt", id="runc without"),
-        pytest.param(Facts("", None, None, True), "none", "linux.intelRdt", id="runc that does not say"),
+        pytest.param(Facts("", None, False, True), "none", "does not say that it can", id="runc that does not say so"),
+        pytest.param(Facts("", None, NO_RUNC, True), "none", "is not known: runc features cannot be run", id="no runc"),
     ],
 )
 def test_owners(facts: Facts, who: str, why: str) -> None:
     """The runtime where it has an RDT configuration, else this program where everything is there, else nobody."""
     owner = owner_of(facts)
     assert (owner.who, why in owner.why) == (who, True)
+
+
+def test_a_runc_that_could_not_be_asked_is_not_called_old() -> None:
+    """What is to be mended is why it did not answer; only one that answered is to be replaced by a newer one."""
+    assert owner_of(Facts("", None, NO_RUNC, True)).mend == "name it"
+    assert owner_of(Facts("", None, False, True)).mend == "use runc 1.2 or newer"
 
 
 OURS, THEIRS = Owner("enforcer", "so"), Owner("runtime", "so")
