@@ -232,13 +232,15 @@ class _Daemon:
 
     def _examine(self) -> list[Check]:
         self._load_classes()
+        self.facts = survey.examine(self.settings, self.parts, self.facts)
+        # Before anything is made: the groups may be the runtime's by now.
+        survey.renew(self.rdt, self.facts)
         report = self.rdt.reconcile(self.enforcer.classes_in_use())
         for action in report.done:
             if isinstance(action, MakeGroup):
                 self._put_back(action.group.removeprefix(partitions.PREFIX))
         for outcome in report.outcomes:
             self.log.warning("rdt-class", rdt_class=outcome.rdt_class, reason=outcome.reason, told=outcome.told)
-        self.facts = survey.examine(self.settings, self.parts, self.facts)
         return survey.checks(self.settings, self.facts, report.owner)
 
     def _put_back(self, rdt_class: str) -> None:

@@ -18,10 +18,16 @@ from typing import Any, Final
 
 import nriruntime
 import pytest
+from fakeresctrl import FakeResctrl
 
+from noisegate.enforcement import config, survey
 from noisegate.enforcement import daemon as daemon_module
+from noisegate.enforcement.kernel import probe
+from noisegate.enforcement.kernel.resctrl import Resctrl
 from noisegate.enforcement.nri import nri_pb2 as pb
 from noisegate.enforcement.status import SOCKET, NodeStatus, ask
+from noisegate.service.log import Log
+from noisegate.service.stop import Stop
 
 SECONDS: Final = 30.0
 ROOT: Final = os.geteuid() == 0
@@ -248,10 +254,6 @@ async def test_with_a_runtime(tmp_path: Path) -> None:
 
 async def test_a_task_that_fails_ends_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without it we would hold less than we say: the fault is told, and the exit status lets another process begin."""
-    from noisegate.enforcement import config  # noqa: PLC0415
-    from noisegate.enforcement.kernel import probe  # noqa: PLC0415
-    from noisegate.service.log import Log  # noqa: PLC0415
-    from noisegate.service.stop import Stop  # noqa: PLC0415
 
     async def fails(_self: object) -> None:
         raise RuntimeError("the watch is broken")
@@ -267,3 +269,41 @@ async def test_a_task_that_fails_ends_the_process(tmp_path: Path, monkeypatch: p
         assert await daemon_module.serve(settings, "n1", log, Stop()) == 1
     (fault,) = (line for line in lines if line["event"] == "task-failed")
     assert fault["error"] == "RuntimeError: the watch is broken"
+
+
+async def test_who_owns_rdt_is_looked_at_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A runc that answers later, and a runtime that is given an RDT configuration: each look goes by what is so then.
+
+    Groups are made by one owner: before the runtime has its configuration they are ours, and from then on none is touched.
+    """
+    (tmp_path / "resctrl").mkdir()
+    fake = FakeResctrl(tmp_path / "resctrl")
+    (tmp_path / "classes.yaml").write_text("partitions: {p: {classes: {gold: }}}")
+    settings = config.load(
+        Daemon(tmp_path, f"rdt: {{classes: {tmp_path}/classes.yaml}}").config.read_text(), "node.yaml"
+    )
+    parts = survey.Parts.of(settings)._replace(resctrl=Resctrl(fake.root, fake.mountinfo, fake))
+    monkeypatch.setattr(survey.Parts, "of", lambda _settings: parts)
+    monkeypatch.setattr(probe, "ifb_facts", lambda: "not looked at: this is the machine's own network")
+    for name in ("KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    daemon = daemon_module._Daemon(settings, "n1", Log(lambda _line: None), None)
+
+    def owner() -> str:
+        (found,) = (check.found for check in daemon._examine() if check.name == "owner of RDT")
+        return found
+
+    assert owner().startswith("none: whether the OCI runtime can start a container in an RDT group is not known: ")
+    runc = tmp_path / "runc"
+    runc.write_text("""#!/bin/sh\necho '{"linux": {"intelRdt": {"enabled": true}}}'\n""")
+    runc.chmod(0o700)
+    assert owner().startswith("enforcer: ")
+    assert fake.calls[0] == "mkdir noisegate-gold"
+    (tmp_path / "config.toml").write_text(
+        "version = 4\nplugins.'io.containerd.service.v1.tasks-service'.rdt_config_file = '/etc/rdt.yaml'\n"
+    )
+    # As containerd leaves it when it starts with one.
+    fake.rmdir(fake.root / "noisegate-gold")
+    fake.calls.clear()
+    assert owner() == "runtime: the runtime has an RDT configuration (/etc/rdt.yaml)"
+    assert fake.calls == []
