@@ -15,7 +15,11 @@ LEAST_KERNEL: Final = (5, 10)
 LEAST_SECONDS: Final = 1.0
 """Of the runtime's patience with a plugin: we answer within three quarters of it."""
 ALL: Final[tuple[Enforced, ...]] = KINDS
-_DROP_IN: Final = "put deploy/node/10-noisegate.toml into /etc/containerd/conf.d and restart containerd"
+_DROP_IN: Final = (
+    "put deploy/node/10-noisegate.toml into /etc/containerd/conf.d, see that /etc/containerd/config.toml is there and imports "
+    "that folder, and restart containerd"
+)
+"""Without its main file containerd reads no other (cmd/containerd/command/main.go), whatever its default for `imports` is."""
 
 
 class Check(NamedTuple):
@@ -46,7 +50,7 @@ def judge(facts: Facts, owner: Owner, switched_off: Sequence[Enforced]) -> list[
         owner: Of RDT.
         switched_off: Kinds that node.yaml says are not to be held here.
     """
-    checks = [*_kernel(facts), *_runtime(facts), *_network(facts), *_rdt(facts, owner)]
+    checks = [*_kernel(facts), *_runtime(facts), *_store(facts), *_network(facts), *_rdt(facts, owner)]
     checks += [
         Check(f"{kind} in node.yaml", False, "enforced: false", "enforced: true", f"set {kind}.enforced", (kind,))
         for kind in switched_off
@@ -103,9 +107,6 @@ def _kernel(facts: Facts) -> list[Check]:
         checks.append(_check("controllers of pods", "io" not in facts.pods_controllers, told, "io", mend, ("disk",)))
     else:
         checks.append(_check("controllers of pods", False, "the kubelet has made no group yet", "io", ""))
-    store = facts.store
-    bad = isinstance(store, Refusal)
-    checks.append(_check("container store", bad, str(store), 'a device, for pods that ask for "*"', "", ()))
     checks.append(
         _check(
             "state folder",
@@ -124,13 +125,16 @@ def _runtime(facts: Facts) -> list[Check]:
         found = _check("runtime configuration", True, config.told, "readable", config.mend or "set runtime.config", ALL)
         return [found]
     files = ", ".join(config.files) or "none: containerd's defaults"
+    away = f"{facts.nri_socket} is not there"
+    if config.nri_socket != facts.nri_socket:
+        away += f", and the runtime's configuration names {config.nri_socket}"
     return [
         _check("runtime configuration", False, files, "readable", ""),
         _check("NRI", not config.nri, "on" if config.nri else "off", "on", _DROP_IN, ALL),
         _check(
             "NRI socket",
             not facts.socket,
-            "there" if facts.socket else f"{config.nri_socket} is not there",
+            "there" if facts.socket else away,
             "there",
             "see that containerd runs, and that nri.socket of node.yaml names its socket",
             ALL,
@@ -157,6 +161,26 @@ def _validator(config: ContainerdConfig) -> Check:
     found = f"on, but annotation {validator.tolerate_annotation} switches it off" if other else "on"
     mend = f"name it {keys.TOLERATE_MISSING_PLUGINS}, which the webhook keeps from pods that ask"
     return _check("NRI validator", other, found, wanted, mend, ALL)
+
+
+def _store(facts: Facts) -> list[Check]:
+    """Where the writable layers are: looked for in another folder, their limits would stand on that one's disk."""
+    config, device = facts.config, facts.store
+    named = config.store if isinstance(config, ContainerdConfig) else ""
+    other = named not in {"", facts.store_folder}
+    found = f"{facts.store_folder}, but the runtime's configuration names {named}" if other else facts.store_folder
+    bad = isinstance(device, Refusal)
+    return [
+        _check(
+            "container store's folder",
+            other,
+            found,
+            "the runtime's own",
+            f"set disk.store of node.yaml to {named}",
+            ("disk",),
+        ),
+        _check("container store", bad, str(device), 'a device, for pods that ask for "*"', "", ()),
+    ]
 
 
 def _network(facts: Facts) -> list[Check]:

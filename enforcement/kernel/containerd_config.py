@@ -1,11 +1,11 @@
-"""What containerd's configuration says of NRI, its validator, RDT and cgroups.
+"""What containerd's configuration says of NRI, its validator, RDT, cgroups and the container store.
 
     config.toml                 version 2, 3 or 4; `imports` names further files, with globs; those may have none
     conf.d/10-nri.toml, ...     merged in the order they are named; the later one wins
 
 As containerd reads them (cmd/containerd/server/config/config.go and plugins/, 2.2 to 2.4): tables are merged key by
 key, all other values of a plugin are replaced, `disabled_plugins` of all files count together. Version 2 keeps the
-CRI's settings under io.containerd.grpc.v1.cri, versions 3 and 4 under io.containerd.cri.v1.runtime.
+CRI's settings under io.containerd.grpc.v1.cri, versions 3 and 4 under io.containerd.cri.v1.runtime and .images.
 """
 
 import os
@@ -22,6 +22,10 @@ _NRI: Final = "io.containerd.nri.v1.nri"
 _TASKS: Final = "io.containerd.service.v1.tasks-service"
 _CRI: Final = "io.containerd.cri.v1.runtime"
 _OLD_CRI: Final = "io.containerd.grpc.v1.cri"
+_IMAGES: Final = "io.containerd.cri.v1.images"
+_SNAPSHOTTER: Final = "io.containerd.snapshotter.v1."
+_IN_FOLDERS: Final = frozenset({"btrfs", "erofs", "native", "overlayfs"})
+"""Snapshotters of containerd's own whose layers are files below `root`, or below `root_path` where they have one."""
 _NEWEST: Final = 4
 _DURATION: Final = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")
 _SECONDS: Final = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -68,7 +72,8 @@ class ContainerdConfig(NamedTuple):
         ignores_rdt_errors: Whether a container starts without its class where the runtime has no RDT.
         default_runtime: Name of the runtime of pods without a RuntimeClass.
         runtimes: By name.
-        root: For what stays.
+        store: Folder of the writable layers: `root_path` of the CRI's snapshotter, else `root`. Empty: neither is named, and it
+            is /var/lib/containerd or what the command line says; or the snapshotter has no such folder, or one of its own.
         state: For what a boot may take away.
     """
 
@@ -81,7 +86,7 @@ class ContainerdConfig(NamedTuple):
     ignores_rdt_errors: bool = False
     default_runtime: str = "runc"
     runtimes: Mapping[str, Runtime] = {"runc": Runtime()}
-    root: str = "/var/lib/containerd"
+    store: str = ""
     state: str = "/run/containerd"
 
     @property
@@ -130,7 +135,10 @@ def parse(text: bytes) -> dict[str, Any]:
         raise ValueError(f"version {version}; allowed: up to {_NEWEST}")
     plugins = {_full_name(name) if version < 2 else name: given for name, given in content.get("plugins", {}).items()}
     if version < 3 and _OLD_CRI in plugins:
-        plugins[_CRI] = _merge(plugins.get(_CRI, {}), plugins[_OLD_CRI])
+        old = plugins[_OLD_CRI]
+        plugins[_CRI] = _merge(plugins.get(_CRI, {}), old)
+        if snapshotter := old.get("containerd", {}).get("snapshotter"):
+            plugins[_IMAGES] = _merge(plugins.get(_IMAGES, {}), {"snapshotter": snapshotter})
     return content | {"plugins": plugins}
 
 
@@ -175,9 +183,18 @@ def facts(content: Mapping[str, Any], files: tuple[str, ...] = ()) -> Containerd
         ignores_rdt_errors=bool(cri.get("ignore_rdt_not_enabled_errors", False)),
         default_runtime=containerd.get("default_runtime_name") or default.default_runtime,
         runtimes={**default.runtimes, **runtimes},
-        root=content.get("root", default.root),
+        store=_store(content),
         state=content.get("state", default.state),
     )
+
+
+def _store(content: Mapping[str, Any]) -> str:
+    plugins = content.get("plugins", {})
+    snapshotter = plugins.get(_IMAGES, {}).get("snapshotter") or "overlayfs"
+    if snapshotter not in _IN_FOLDERS:
+        return ""
+    named = plugins.get(_SNAPSHOTTER + snapshotter, {}).get("root_path") or content.get("root", "")
+    return str(PurePosixPath(named)) if named else ""
 
 
 def _full_name(name: str) -> str:

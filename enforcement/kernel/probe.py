@@ -30,7 +30,9 @@ class Facts(NamedTuple):
         driver: The kubelet's cgroup driver, `systemd` or `cgroupfs`; empty: it has made no pods' group yet.
         pods_controllers: Switched on for the groups below the kubelet's group of all pods.
         config: The runtime's configuration, or why it is not known.
-        socket: Whether NRI's socket is there.
+        nri_socket: Where NRI's socket was looked for.
+        socket: Whether it is there.
+        store_folder: Where the container store was looked for.
         store: Device of the container store, or why it has none that can be throttled.
         ifb: Why an ifb with an htb cannot be made; empty: it can.
         runc: The OCI runtime's features, or why they are not known.
@@ -44,7 +46,9 @@ class Facts(NamedTuple):
     driver: str
     pods_controllers: frozenset[str]
     config: ContainerdConfig | Refusal
+    nri_socket: str
     socket: bool
+    store_folder: str
     store: Device | Refusal
     ifb: str
     runc: RuncFeatures | Refusal

@@ -22,7 +22,9 @@ GOOD: Final = Facts(
     driver="systemd",
     pods_controllers=frozenset({"io", "memory"}),
     config=CONFIG,
+    nri_socket="/var/run/nri/nri.sock",
     socket=True,
+    store_folder="/var/lib/containerd",
     store=Device(8, 0),
     ifb="",
     runc=RuncFeatures("1.5.2", "1.3.0", *[True] * 6),
@@ -58,13 +60,22 @@ def test_a_good_node_holds_everything() -> None:
         ({"controllers": frozenset()}, "cgroup controllers", {"disk"}, "io and memory"),
         ({"pods_controllers": frozenset({"cpu"})}, "controllers of pods", {"disk"}, "systemd: cpu"),
         ({"config": CONFIG._replace(nri=False)}, "NRI", ALL, "10-noisegate.toml"),
-        ({"socket": False}, "NRI socket", ALL, "is not there"),
+        ({"config": CONFIG._replace(nri=False)}, "NRI", ALL, "/etc/containerd/config.toml is there and imports"),
+        ({"socket": False}, "NRI socket", ALL, "/var/run/nri/nri.sock is not there (see"),
+        ({"socket": False, "nri_socket": "/run/a.sock"}, "NRI socket", ALL, "/run/a.sock is not there, and"),
+        ({"socket": False, "nri_socket": "/run/a.sock"}, "NRI socket", ALL, "names /var/run/nri/nri.sock"),
         ({"config": CONFIG._replace(validator=Validator())}, "NRI validator", ALL, "off"),
         ({"config": CONFIG._replace(validator=Validator(True, (), "other/key"))}, "NRI validator", ALL, "other/key"),
         ({"config": CONFIG._replace(nri_seconds=0.5)}, "NRI time-out", ALL, "0.5 s"),
         ({"config": Refusal("ConfigUnreadable", "it cannot be read")}, "runtime configuration", ALL, "cannot be read"),
         ({"ifb": "Operation not supported"}, "ifb and htb", {"network"}, "Operation not supported"),
         ({"store": Refusal("VolumeNotThrottled", "it is on zfs")}, "container store", set(), ""),
+        (
+            {"config": CONFIG._replace(store="/data/c")},
+            "container store's folder",
+            {"disk"},
+            "set disk.store of node.yaml to /data/c",
+        ),
         ({"state": "ext4"}, "state folder", set(), ""),
         ({"runc": Refusal("RuncUnknown", "runc is not there")}, "runc features", set(), ""),
     ],
@@ -83,6 +94,12 @@ def test_each_check(facts: dict[str, Any], name: str, kinds: set[str], told: str
 def test_what_is_not_wrong(facts: dict[str, Any]) -> None:
     """A node before its first pod; the oldest kernel that is good."""
     assert missing(**facts) == ({}, [])
+
+
+def test_a_store_that_is_where_it_is_looked_for() -> None:
+    """A folder that only node.yaml names may be that of the runtime's command line."""
+    assert missing(store_folder="/data/c", config=CONFIG._replace(store="/data/c")) == ({}, [])
+    assert missing(store_folder="/data/c") == ({}, [])
 
 
 def test_a_validator_that_cannot_be_switched_off() -> None:

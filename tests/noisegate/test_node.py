@@ -38,7 +38,8 @@ LINE: Final = {**NONE, "wbps": 4194304, "wiops": 1024}
 CLASSES: Final = "partitions:\n  p:\n    l3Allocation: '100%'\n    classes:\n      gold: {l3Allocation: '50%'}\n"
 GOOD: Final = Facts(
     "6.12.0", "cgroup2", frozenset({"io", "memory"}), "systemd", frozenset({"io"}),
-    ContainerdConfig(validator=Validator(enabled=True)), True, Refusal("VolumeNotThrottled", "it is on zfs"),
+    ContainerdConfig(validator=Validator(enabled=True)), "/var/run/nri/nri.sock", True,
+    "/var/lib/containerd", Refusal("VolumeNotThrottled", "it is on zfs"),
     "", RuncFeatures("1.5.2", "1.3.0", *[True] * 6), None, "tmpfs",
 )  # fmt: skip
 

@@ -63,7 +63,7 @@ def test_everything_that_concerns_us(tmp_path: Path) -> None:
         ignores_rdt_errors=True,
         default_runtime="fast",
         runtimes={"runc": Runtime(), "fast": Runtime("io.containerd.runc.v2", "/opt/runc", systemd_cgroup=True)},
-        root="/data/root",
+        store="/data/root",
         state="/data/state",
     )
 
@@ -140,7 +140,36 @@ def test_imports(tmp_path: Path) -> None:
         required_plugins=("other",),
         tolerate_annotation="tolerate-missing-nri-plugins.noderesource.dev",
     )
-    assert (found.nri, found.root) == (False, "/data/root")
+    assert (found.nri, found.store) == (False, "/data/root")
+
+
+IMAGES = "plugins.'io.containerd.cri.v1.images'.snapshotter"
+OVERLAYFS = "plugins.'io.containerd.snapshotter.v1.overlayfs'.root_path"
+
+
+@pytest.mark.parametrize(
+    ("text", "store"),
+    [
+        pytest.param("version = 4", "", id="said nowhere"),
+        pytest.param("version = 4\nroot = '/data/root/'", "/data/root", id="root"),
+        pytest.param(f"version = 4\nroot = '/data/root'\n{OVERLAYFS} = '/data/layers'", "/data/layers", id="moved"),
+        pytest.param(f"version = 4\nroot = '/data/root'\n{OVERLAYFS} = ''", "/data/root", id="not moved"),
+        pytest.param(
+            f"version = 4\nroot = '/data/root'\n{OVERLAYFS} = '/data/layers'\n{IMAGES} = 'native'",
+            "/data/root",
+            id="another's is moved",
+        ),
+        pytest.param(f"version = 4\nroot = '/data/root'\n{IMAGES} = 'devmapper'", "", id="in no folder"),
+        pytest.param(
+            "version = 2\nroot = '/data/root'\nplugins.'io.containerd.grpc.v1.cri'.containerd.snapshotter = 'stargz'",
+            "",
+            id="a program of its own, version 2",
+        ),
+    ],
+)
+def test_where_the_writable_layers_are(tmp_path: Path, text: str, store: str) -> None:
+    """Below `root`, unless the snapshotter of the CRI has a folder of its own; what the files do not say is not guessed."""
+    assert config(tmp_path, config=text).store == store
 
 
 @pytest.mark.parametrize(
