@@ -36,8 +36,9 @@ examples:
   kubectl -n noisegate-node exec daemonset/noisegate-node -- python3 -m noisegate node status -o json
 """
 PREFLIGHT = """\
-Look at what this node has and lacks for holding limits: kernel, cgroups, runtime, NRI and its validator, devices, resctrl. Changes
-nothing. The enforcer does the same at its start.
+Look at what this node has and lacks for holding limits: kernel, cgroups, runtime, NRI and its validator, devices, resctrl. Leaves
+nothing behind: to see whether it can, it makes an ifb device ng-preflight with an htb, and removes it. The enforcer does the same
+at its start.
 """
 CLEANUP = """\
 Return the node to what it was before the enforcer: previous limits, queueing disciplines, ifb devices, resctrl groups. Only what the
@@ -250,6 +251,9 @@ def rdt_config(args: argparse.Namespace) -> int:
 
 
 def _unusable(command: str, error: Exception) -> int:
-    for line in str(error).splitlines() or [type(error).__name__]:
+    told = str(error)
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        told = f"{error.filename}: {error.strerror}"
+    for line in told.splitlines() or [type(error).__name__]:
         print(f"noisegate node {command}: {line}", file=sys.stderr)
     return 2

@@ -18,6 +18,7 @@ from noisegate.enforcement import cleanup as cleaning
 from noisegate.enforcement import status as status_module
 from noisegate.enforcement import survey
 from noisegate.enforcement.hostlock import host_lock
+from noisegate.enforcement.kernel import probe
 from noisegate.enforcement.kernel.containerd_config import ContainerdConfig, Validator
 from noisegate.enforcement.kernel.probe import Facts
 from noisegate.enforcement.kernel.runc import RuncFeatures
@@ -204,6 +205,17 @@ class Test_preflight:  # noqa: N801  (the command's name)
         error = capsys.readouterr().err
         assert all(line.startswith("noisegate node preflight: ") for line in error.splitlines())
         assert "enforce" in error or "/nowhere/classes.yaml" in error
+
+    def test_a_file_that_is_not_there(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """Its name and why, without an errno."""
+        assert main(["node", "preflight", "--config", str(tmp_path / "nope")]) == 2
+        assert capsys.readouterr().err == f"noisegate node preflight: {tmp_path}/nope: No such file or directory\n"
+
+    def test_it_says_what_it_makes(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """Whoever tries it on a node learns of the device that is there for a moment."""
+        with pytest.raises(SystemExit):
+            main(["node", "preflight", "--help"])
+        assert probe.PROBE in capsys.readouterr().out
 
 
 class Test_cleanup:  # noqa: N801  (the command's name)
