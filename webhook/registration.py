@@ -14,8 +14,9 @@ MUTATING: Final = "MutatingWebhookConfiguration"
 VALIDATING: Final = "ValidatingWebhookConfiguration"
 MODE: Final = "noisegate.io/mode"
 """Label of a namespace; `warn`: nothing in it is refused."""
-EXCLUDED: Final = ("kube-node-lease", "kube-public", "kube-system", "noisegate-system")
-"""Namespaces of which nothing is sent: a cluster must come up, and we with it, while we are down."""
+EXCLUDED: Final = ("kube-node-lease", "kube-public", "kube-system", "noisegate-node", "noisegate-system")
+"""Namespaces of which nothing is sent: a cluster must come up, and we with it, while we are down. An enforcer's own pod that asked
+for something would wait for itself."""
 
 
 class Service(NamedTuple):

@@ -44,7 +44,7 @@ def test_what_every_entry_has() -> None:
             assert webhook["clientConfig"]["service"]["path"].removeprefix("/") in admit.ENDPOINTS
             assert ("warn/" in webhook["clientConfig"]["service"]["path"]) is (".warn." in name)
             (excluded, mode) = webhook["namespaceSelector"]["matchExpressions"]
-            assert "noisegate-system" in excluded["values"]
+            assert {"noisegate-system", "noisegate-node"} <= set(excluded["values"])
             assert mode["operator"] == ("In" if ".warn." in name else "NotIn")
             assert webhook.get("reinvocationPolicy") == ("IfNeeded" if kind == 0 else None)
 
