@@ -20,6 +20,30 @@ MERGE: Final = "application/merge-patch+json"
 STRATEGIC: Final = "application/strategic-merge-patch+json"
 OWN: Final = "/api/v1/nodes/node-1"
 OTHER: Final = "/api/v1/nodes/node-2"
+STATUS: Final = {
+    "capacity": {"cpu": "2"},
+    "allocatable": {"cpu": "2"},
+    "addresses": [{"type": "InternalIP", "address": "192.0.2.1"}],
+    "daemonEndpoints": {"kubeletEndpoint": {"Port": 10250}},
+    "nodeInfo": {"kubeletVersion": "v1.37.0"},
+}
+"""Of each node, as its kubelet writes it."""
+
+STATUSES: Final = {
+    "capacity": {"cpu": "64"},
+    "allocatable": {"example.com/gpu": "8"},
+    "phase": "Running",
+    "addresses": [{"type": "InternalIP", "address": "192.0.2.9"}],
+    "daemonEndpoints": {"kubeletEndpoint": {"Port": 4194}},
+    "nodeInfo": {"kubeletVersion": "v1.20.0"},
+    "images": [{"names": ["example.com/i:1"], "sizeBytes": 1}],
+    "volumesInUse": ["kubernetes.io/csi/a"],
+    "volumesAttached": [{"name": "kubernetes.io/csi/a", "devicePath": "/dev/vdb"}],
+    "runtimeHandlers": [{"name": "kata"}],
+    "features": {"supplementalGroupsPolicy": True},
+}
+"""What a node's status may be changed to, by field."""
+OWNER: Final = {"apiVersion": "v1", "kind": "Node", "name": "node-2", "uid": "a0a0a0a0-0000-0000-0000-000000000000"}
 
 Json = dict[str, Any]
 
@@ -32,7 +56,7 @@ def _cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]
         assert (applied.returncode, applied.stderr) == (0, "")
         for name in ("node-1", "node-2"):
             plane.api.made({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": {"zone": "a"}}})
-            ready = {"status": {"conditions": [{"type": "Ready", "status": "True"}]}}
+            ready = {"status": {**STATUS, "conditions": [{"type": "Ready", "status": "True"}]}}
             assert plane.api.patch(f"/api/v1/nodes/{name}/status", ready, STRATEGIC).status == 200
         yield plane
 
@@ -110,6 +134,7 @@ def test_an_enforcer_changes_its_own_node(cluster: ControlPlane, enforcer: Api) 
     assert enforcer.patch(f"{OWN}/status", _condition("NoisegateReady"), STRATEGIC).status == 200
     node = cluster.api.get(OWN).body
     assert {one["type"] for one in node["status"]["conditions"]} == {"Ready", "NoisegateReady"}
+    assert node["status"]["capacity"] == STATUS["capacity"]
     assert node["metadata"]["labels"]["zone"] == "a"
 
 
@@ -122,7 +147,12 @@ def test_an_enforcer_changes_its_own_node(cluster: ControlPlane, enforcer: Api) 
         pytest.param(OWN, _labels(zone=None), MERGE, "no labels of a node but", id="label-taken-away"),
         pytest.param(OWN, {"spec": {"unschedulable": True}}, MERGE, "changes nothing of a node but", id="spec"),
         pytest.param(OWN, {"metadata": {"annotations": {"a": "b"}}}, MERGE, "changes nothing of a node", id="annotation"),
+        pytest.param(OWN, {"metadata": {"finalizers": ["a.b/c"]}}, MERGE, "changes nothing of a node but", id="finalizer"),
+        pytest.param(OWN, {"metadata": {"ownerReferences": [OWNER]}}, MERGE, "changes nothing of a node but", id="owner"),
         pytest.param(f"{OWN}/status", _condition("Ready"), STRATEGIC, "no condition of a node but", id="condition"),
+        *(pytest.param(f"{OWN}/status", {"status": {field: value}}, MERGE, "changes nothing of a node but", id=field)
+          for field, value in STATUSES.items()),
+        pytest.param(f"{OWN}/status", {"status": {"capacity": None}}, MERGE, "changes nothing of a node but", id="no-capacity"),
     ],
 )  # fmt: skip
 def test_and_nothing_else(enforcer: Api, path: str, patch: Json, kind: str, told: str) -> None:
