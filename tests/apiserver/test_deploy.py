@@ -8,19 +8,29 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+import deployed
 import pytest
 import trustme
-import yaml
 from controlplane import ControlPlane, start
+from deployed import DEPLOY, FILES, built, find
 from installed import PATHS
 
 from noisegate.__main__ import main
-from noisegate.webhook.settings import Settings
+from noisegate.enforcement import config
 
 pytestmark = pytest.mark.apiserver
 
-DEPLOY: Final = Path(__file__).parents[2] / "deploy"
-OVERLAYS: Final = ("base", "overlays/example", "overlays/mtls", "overlays/cert-manager", "overlays/sriov-ignore")
+COMPONENTS: Final = ("mtls", "cert-manager", "sriov-ignore")
+"""Those that the example has a line for."""
+OVERLAYS: Final = (
+    "base",
+    "example",
+    "enforcer",
+    *COMPONENTS,
+    "enforcer+mtls",
+    "enforcer+mtls+cert-manager+sriov-ignore",
+)
+"""The base, or a copy of the example: on the overlay of the enforcer, or on the base, and with components."""
 FOREIGN: Final = ("cert-manager.io/v1", "monitoring.coreos.com/v1")
 """Kinds that others bring; a definition without a schema stands in for them."""
 
@@ -48,43 +58,58 @@ def _cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]
         yield plane
 
 
-def built(plane: ControlPlane, overlay: str) -> list[Json]:
-    """Return the objects that an overlay makes."""
-    done = plane.kubectl("kustomize", str(DEPLOY / overlay))
-    assert done.returncode == 0, done.stderr
-    return [value for value in yaml.safe_load_all(done.stdout) if value]
+@pytest.fixture(name="folder")
+def _folder(tmp_path: Path, overlay: str) -> Path:
+    """The folder of an overlay."""
+    if overlay in {"base", "monitoring"}:
+        return DEPLOY / overlay
+    chosen = overlay.split("+")
+    return deployed.mine(tmp_path, *(name for name in COMPONENTS if name in chosen), enforced="enforcer" in chosen)
 
 
 @pytest.mark.parametrize("overlay", [*OVERLAYS, "monitoring"])
-def test_an_overlay_is_installed_by_one_command_and_taken_away_by_one(cluster: ControlPlane, overlay: str) -> None:
+def test_an_overlay_is_installed_by_one_command_and_taken_away_by_one(
+    cluster: ControlPlane, overlay: str, folder: Path
+) -> None:
     """Every field is known to the API server, a second time changes nothing, and nothing stays behind."""
-    folder = str(DEPLOY / overlay)
     if overlay == "monitoring":
         cluster.kubectl("create", "namespace", "noisegate-system")
-    first = cluster.kubectl("apply", "--validate=strict", "-k", folder)
+    first = cluster.kubectl("apply", "--validate=strict", "-k", str(folder))
     assert first.returncode == 0, first.stderr
     assert first.stderr == ""
     before = versions(cluster, folder)
-    assert len(before) == len(built(cluster, overlay))
-    second = cluster.kubectl("apply", "-k", folder)
+    assert len(before) == len(built(folder))
+    second = cluster.kubectl("apply", "-k", str(folder))
     assert (second.returncode, second.stderr) == (0, "")
     # kubectl says "configured" of every PodDisruptionBudget, whatever it changes.
     assert versions(cluster, folder) == before
-    take_away(cluster, overlay)
+    take_away(cluster, folder)
 
 
-def take_away(cluster: ControlPlane, overlay: str) -> None:
+def take_away(cluster: ControlPlane, folder: Path) -> None:
     """Delete an overlay, and check that nothing stays behind."""
-    gone = cluster.kubectl("delete", "--wait=false", "-k", str(DEPLOY / overlay))
+    gone = cluster.kubectl("delete", "--wait=false", "-k", str(folder))
     assert gone.returncode == 0, gone.stderr
-    for value in built(cluster, overlay):
-        if "namespace" not in value["metadata"] and value["kind"] != "Namespace":
+    namespaces = {"noisegate-system"}
+    for value in built(folder):
+        if value["kind"] == "Namespace":
+            namespaces.add(value["metadata"]["name"])
+        elif "namespace" not in value["metadata"]:
             kind = f"{value['kind'].lower()}s".replace("policys", "policies")
             assert cluster.kubectl("get", kind, value["metadata"]["name"]).returncode == 1, value["metadata"]
-    # There is no controller manager here that would finish it.
-    cluster.api.call("PUT", "/api/v1/namespaces/noisegate-system/finalize", _finalized(cluster))
-    cluster.wait("namespace", lambda: cluster.api.get("/api/v1/namespaces/noisegate-system").status == 404)
+    for namespace in namespaces:
+        _finish(cluster, namespace)
+
+
+def _finish(cluster: ControlPlane, namespace: str) -> None:
+    """Have a namespace end: there is no controller manager here that would see to it."""
+    path = f"/api/v1/namespaces/{namespace}"
+    cluster.api.delete(path)
+    value = cluster.api.get(path).body
+    cluster.api.call("PUT", f"{path}/finalize", {**value, "spec": {"finalizers": []}})
+    cluster.wait("namespace", lambda: cluster.api.get(path).status == 404)
     for kind in (
+        "daemonsets",
         "deployments",
         "secrets",
         "configmaps",
@@ -93,7 +118,7 @@ def take_away(cluster: ControlPlane, overlay: str) -> None:
         "poddisruptionbudgets",
         "issuers",
     ):
-        cluster.kubectl("delete", kind, "--all", "-n", "noisegate-system")
+        cluster.kubectl("delete", kind, "--all", "-n", namespace)
 
 
 def test_an_upgrade_takes_nothing_that_is_yours(
@@ -120,12 +145,12 @@ def test_an_upgrade_takes_nothing_that_is_yours(
             for place in range(len(webhooks))
         ]
         assert cluster.api.patch(path, trusting, "application/json-patch+json").status == 200
-    before = versions(cluster, str(overlay))
+    before = versions(cluster, overlay)
     # The next version of the base: it asks for more.
     deployment = tmp_path / "base" / "webhook.yaml"
     deployment.write_text(deployment.read_text().replace("cpu: 100m", "cpu: 110m"))
     assert cluster.kubectl("apply", "-k", str(overlay)).returncode == 0
-    assert len(before.items() - versions(cluster, str(overlay)).items()) == 1
+    assert len(before.items() - versions(cluster, overlay).items()) == 1
     config = "/api/v1/namespaces/noisegate-system/configmaps/noisegate-config"
     mine = cluster.api.get(config).body["data"]
     assert mine == {name: (overlay / name).read_text() for name in ("server.yaml", "mutations.yaml")}
@@ -136,30 +161,23 @@ def test_an_upgrade_takes_nothing_that_is_yours(
         webhooks = cluster.api.get(path).body["webhooks"]
         assert '"batch"' not in str(webhooks[0]["matchConditions"])
         assert {webhook["clientConfig"]["caBundle"] for webhook in webhooks} == {authority}
-    take_away(cluster, "base")
+    take_away(cluster, DEPLOY / "base")
 
 
-def versions(cluster: ControlPlane, folder: str) -> dict[str, str]:
+def versions(cluster: ControlPlane, folder: Path) -> dict[str, str]:
     """Return the resourceVersion of every object of a folder, by uid."""
-    listed = json.loads(cluster.kubectl("get", "-k", folder, "-o", "json").stdout)["items"]
+    listed = json.loads(cluster.kubectl("get", "-k", str(folder), "-o", "json").stdout)["items"]
     return {value["metadata"]["uid"]: value["metadata"]["resourceVersion"] for value in listed}
 
 
-def _finalized(cluster: ControlPlane) -> Json:
-    cluster.api.delete("/api/v1/namespaces/noisegate-system")
-    value = cluster.api.get("/api/v1/namespaces/noisegate-system").body
-    value["spec"] = {"finalizers": []}
-    return value
-
-
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_pods_are_restricted(cluster: ControlPlane, overlay: str) -> None:
+def test_pods_are_restricted(cluster: ControlPlane, folder: Path) -> None:
     """The API server's own Pod Security admits them in a namespace that enforces `restricted`, and says nothing."""
     labels = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn")}
     cluster.api.made(
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "kube-restricted", "labels": labels}}
     )
-    deployments = [value for value in built(cluster, overlay) if value["kind"] == "Deployment"]
+    deployments = [value for value in built(folder) if value["kind"] == "Deployment"]
     assert [value["metadata"]["name"] for value in deployments] == ["noisegate-controller", "noisegate-webhook"]
     for value in deployments:
         template = copy.deepcopy(value["spec"]["template"])
@@ -171,15 +189,10 @@ def test_pods_are_restricted(cluster: ControlPlane, overlay: str) -> None:
         assert (reply.status, reply.warnings) == (201, ()), reply
 
 
-def find(values: list[Json], kind: str, name: str) -> Json:
-    """Return an object."""
-    return next(value for value in values if (value["kind"], value["metadata"]["name"]) == (kind, name))
-
-
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_names_ports_and_files_agree(cluster: ControlPlane, overlay: str) -> None:
+def test_names_ports_and_files_agree(folder: Path, tmp_path: Path) -> None:
     """Selectors find the pods, ports lead to ports, settings name files that are mounted."""
-    values = built(cluster, overlay)
+    values = built(folder)
     deployment = find(values, "Deployment", "noisegate-webhook")
     template = deployment["spec"]["template"]
     (container,) = template["spec"]["containers"]
@@ -187,12 +200,14 @@ def test_names_ports_and_files_agree(cluster: ControlPlane, overlay: str) -> Non
     service = find(values, "Service", "noisegate-webhook")["spec"]
     assert service["selector"].items() <= template["metadata"]["labels"].items()
     assert [(port["port"], ports[port["targetPort"]]) for port in service["ports"]] == [(443, 8443)]
-    text = find(values, "ConfigMap", "noisegate-config")["data"]
-    settings = Settings.load(text["server.yaml"], "/etc/noisegate/config/server.yaml")
+    there = find(values, "ConfigMap", "noisegate-config")["data"]
+    settings = deployed.settings(values, tmp_path)
     assert (settings.server.port, settings.server.health_port) == (ports["https"], ports["health"])
     mounts = tuple(mount["mountPath"] + "/" for mount in container["volumeMounts"])
-    files = [settings.server.cert, settings.server.key, settings.server.mutations, settings.server.client_ca]
+    server = settings.server
+    files = [server.cert, server.key, server.mutations, server.client_ca, settings.policy.rdt.classes]
     assert all(file.startswith(mounts) for file in files if file)
+    assert {Path(file).name for file in files if file.startswith(FILES)} == set(there) - {"server.yaml"}
     grace = template["spec"]["terminationGracePeriodSeconds"]
     assert grace > settings.server.shutdown_delay + settings.server.drain_seconds
     for value in values:
@@ -208,22 +223,59 @@ def test_names_ports_and_files_agree(cluster: ControlPlane, overlay: str) -> Non
     assert controller["image"] == container["image"]
 
 
-def test_what_the_overlays_change(cluster: ControlPlane) -> None:
-    """SR-IOV fails open in one; the controller of another may read no Secret; a third asks for client certificates."""
+@pytest.mark.parametrize("overlay", OVERLAYS[1:])
+def test_what_overlays_and_components_change(overlay: str, folder: Path, tmp_path: Path) -> None:
+    """Each does what it says alone and beside the others, and the server.yaml of one's own takes nothing of it away."""
+    values = built(folder)
+    chosen = overlay.split("+")
+    settings = deployed.settings(values, tmp_path)
+    required = ("required", f"{FILES}/classes.yaml") if "enforcer" in chosen else ("off", "")
+    assert (settings.policy.enforcement, settings.policy.rdt.classes) == required
+    shown = ("/etc/noisegate/client-ca/ca.crt", ("kube-apiserver",)) if "mtls" in chosen else ("", ())
+    assert (settings.server.client_ca, settings.server.client_names) == shown
+    # What the example's own file says.
+    assert settings.policy.sriov.missing_network == "warn"
+    rights = [rule for value in values for rule in value.get("rules", [])]
+    assert any("secrets" in rule.get("resources", []) for rule in rights) == ("cert-manager" not in chosen)
     for kind in ("MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"):
-        webhooks = find(built(cluster, "overlays/sriov-ignore"), kind, "noisegate")["webhooks"]
+        webhooks = find(values, kind, "noisegate")["webhooks"]
         policies = {webhook["name"]: webhook["failurePolicy"] for webhook in webhooks}
-        assert (policies["pods.noisegate.io"], policies["sriov.noisegate.io"]) == ("Fail", "Ignore")
-    rights = [rule for value in built(cluster, "overlays/cert-manager") for rule in value.get("rules", [])]
-    assert not any("secrets" in rule.get("resources", []) for rule in rights)
-    text = find(built(cluster, "overlays/mtls"), "ConfigMap", "noisegate-config")["data"]
-    assert Settings.load(text["server.yaml"], "/server.yaml").server.client_names == ("kube-apiserver",)
-    assert text["mutations.yaml"] == (DEPLOY.parent / "mutations.yaml").read_text()
+        alone = "Ignore" if "sriov-ignore" in chosen else "Fail"
+        assert (policies["pods.noisegate.io"], policies["sriov.noisegate.io"]) == ("Fail", alone)
+    programs = [value for value in values if value["kind"] in {"Deployment", "DaemonSet"}]
+    assert len(programs) == (3 if "enforcer" in chosen else 2)
+    images = {container["image"] for value in programs for container in value["spec"]["template"]["spec"]["containers"]}
+    assert images == {"registry.example.com/noisegate:0.1.0"}
 
 
-def test_rights_are_few(cluster: ControlPlane) -> None:
+def test_nodes_have_settings_and_classes_of_ones_own(tmp_path: Path) -> None:
+    """With the example's commented lines both programs read the same classes, and the other settings stay."""
+    own = """\
+      - classes.yaml
+  - name: noisegate-node
+    namespace: noisegate-node
+    behavior: merge
+    files:
+      - node.yaml
+"""
+    overlay = deployed.mine(tmp_path, enforced=True, taken=own)
+    for name in ("node.yaml", "classes.yaml"):
+        text = (DEPLOY / "overlays" / "enforcer" / name).read_text()
+        (overlay / name).write_text(f"{text}# mine\n")
+
+    values = built(overlay)
+
+    node = find(values, "ConfigMap", "noisegate-node")["data"]
+    assert node["node.yaml"].endswith("# mine\n")
+    assert config.load(node["node.yaml"], "node.yaml").host == "/host"
+    assert node["classes.yaml"].endswith("# mine\n")
+    assert find(values, "ConfigMap", "noisegate-config")["data"]["classes.yaml"] == node["classes.yaml"]
+    assert deployed.settings(values, tmp_path).policy.enforcement == "required"
+
+
+def test_rights_are_few() -> None:
     """No wildcard; nothing is deleted; what is written has a name; secrets are never listed."""
-    for value in built(cluster, "base"):
+    for value in built(DEPLOY / "base"):
         for rule in value.get("rules", []) if value["kind"] in {"Role", "ClusterRole"} else []:
             assert not {"*", "delete", "deletecollection", "escalate", "impersonate"} & set(rule["verbs"])
             assert "*" not in rule["resources"]

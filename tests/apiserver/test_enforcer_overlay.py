@@ -1,21 +1,28 @@
-"""deploy/overlays/enforcer against a real API server: what it installs, and what an enforcer may do to which node."""
+"""deploy/overlays/enforcer against a real API server: what it installs, what an enforcer may do to which node, how it leaves."""
 
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+import deployed
 import pytest
 import yaml
 from controlplane import Api, ControlPlane, start
+from deployed import built
 
+from noisegate.__main__ import parser
+from noisegate.cli import node as commands
 from noisegate.enforcement import config
 from noisegate.enforcement.plan import partitions
 from noisegate.isolation import keys
-from noisegate.webhook.settings import Settings
 
 pytestmark = pytest.mark.apiserver
 
-OVERLAY: Final = Path(__file__).parents[2] / "deploy" / "overlays" / "enforcer"
+OVERLAY: Final = deployed.DEPLOY / "overlays" / "enforcer"
+CLEANUP: Final = deployed.DEPLOY / "overlays" / "cleanup"
 MERGE: Final = "application/merge-patch+json"
 STRATEGIC: Final = "application/strategic-merge-patch+json"
 OWN: Final = "/api/v1/nodes/node-1"
@@ -95,12 +102,12 @@ def _condition(kind: str) -> Json:
     return {"status": {"conditions": [{"type": kind, "status": "False", "reason": "Test", "message": "m"}]}}
 
 
-def test_its_files_can_be_used(cluster: ControlPlane) -> None:
-    """server.yaml requires enforcement, node.yaml and the class file are sound, and both programs get the same classes."""
+def test_its_files_can_be_used(cluster: ControlPlane, tmp_path: Path) -> None:
+    """Enforcement is required, node.yaml and the class file are sound, and both programs get the same classes."""
     maps = "/api/v1/namespaces/{}/configmaps/{}"
     server = cluster.api.get(maps.format("noisegate-system", "noisegate-config")).body["data"]
     node = cluster.api.get(maps.format("noisegate-node", "noisegate-node")).body["data"]
-    settings = Settings.load(server["server.yaml"], "/etc/noisegate/config/server.yaml")
+    settings = deployed.settings(built(OVERLAY), tmp_path)
     assert settings.policy.enforcement == "required"
     assert settings.policy.rdt.classes == "/etc/noisegate/config/classes.yaml"
     assert "mutations.yaml" in server
@@ -165,3 +172,51 @@ def test_and_nothing_else(enforcer: Api, path: str, patch: Json, kind: str, told
 def test_somebody_else_is_not_meant(cluster: ControlPlane) -> None:
     """An administrator changes what he likes."""
     assert cluster.api.patch(OTHER, _labels(zone="c"), MERGE).status == 200
+
+
+def test_cleanup_is_the_enforcer_that_undoes(cluster: ControlPlane, tmp_path: Path) -> None:
+    """What may do all an enforcer may works once, as an init container, on all nodes at once; what waits may do nothing."""
+    dry = cluster.kubectl("apply", "--dry-run=server", "--validate=strict", "-k", str(CLEANUP))
+    assert (dry.returncode, dry.stderr) == (0, "")
+    enforcer = deployed.container(built(OVERLAY), "DaemonSet", "noisegate-node")
+    objects = built(CLEANUP)
+    assert deployed.settings(objects, tmp_path).policy.enforcement == "off"
+    spec = deployed.find(objects, "DaemonSet", "noisegate-node")["spec"]
+    assert spec["updateStrategy"]["rollingUpdate"] == {"maxUnavailable": "100%", "maxSurge": 0}
+    pod = spec["template"]["spec"]
+    assert pod["automountServiceAccountToken"] is False
+    (cleanup,) = pod["initContainers"]
+    told = parser().parse_args(cleanup["args"])
+    assert (told.run, told.config) == (commands.cleanup, "/etc/noisegate/node.yaml")
+    probes = {"startupProbe", "readinessProbe", "livenessProbe"}
+    kept = {key: value for key, value in enforcer.items() if key not in {*probes, "ports", "name", "args"}}
+    assert cleanup == {**kept, "name": "cleanup", "args": cleanup["args"]}
+    waiting = deployed.container(objects, "DaemonSet", "noisegate-node")
+    assert "volumeMounts" not in waiting
+    assert waiting["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+
+
+def test_what_waits_ends_when_it_is_asked_to() -> None:
+    """SIGTERM ends the pod that waits: where it is not process 1 of its pids, as with the host's."""
+    pod = deployed.find(built(CLEANUP), "DaemonSet", "noisegate-node")["spec"]["template"]["spec"]
+    assert pod["hostPID"] is True
+    interpreter, *command = pod["containers"][0]["command"]
+    assert interpreter == "/usr/bin/python3"
+    with subprocess.Popen([sys.executable, *command]) as process:  # noqa: S603  (what the overlay says)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == -signal.SIGTERM
+
+
+def test_without_requiring_it_enforcers_still_hold(tmp_path: Path) -> None:
+    """With the component enforcement-off no pod waits for an enforcer, and the DaemonSet is as before."""
+    overlay = deployed.mine(tmp_path, enforced=True)
+    with (overlay / "kustomization.yaml").open("a") as file:
+        file.write("components: [../../components/enforcement-off]\n")
+    objects = built(overlay)
+    settings = deployed.settings(objects, tmp_path)
+    assert (settings.policy.enforcement, settings.policy.rdt.classes) == ("off", "/etc/noisegate/config/classes.yaml")
+    (tmp_path / "other").mkdir()
+    required = built(deployed.mine(tmp_path / "other", enforced=True))
+    assert deployed.find(objects, "DaemonSet", "noisegate-node") == deployed.find(
+        required, "DaemonSet", "noisegate-node"
+    )

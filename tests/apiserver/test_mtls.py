@@ -1,9 +1,10 @@
-"""Client certificates from the API server, with the files that deploy/overlays/mtls has for it."""
+"""Client certificates from the API server, with the files and flags that deploy/components/mtls has for it."""
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import deployed
 import installed
 import pytest
 import replicas
@@ -19,7 +20,7 @@ from noisegate.webhook.rules import NO_RULES
 
 pytestmark = pytest.mark.apiserver
 
-OVERLAY: Final = Path(__file__).parents[2] / "deploy" / "overlays" / "mtls"
+COMPONENT: Final = deployed.DEPLOY / "components" / "mtls"
 PLACE: Final = "/etc/kubernetes/noisegate"
 """Where the files are in a cluster."""
 
@@ -34,7 +35,7 @@ class Lab(NamedTuple):
 
     def show(self, authority: trustme.CA | None, name: str = "kube-apiserver") -> None:
         """Have the API server show a certificate from now on; or none."""
-        kubeconfig = yaml.safe_load((OVERLAY / "kubeconfig.yaml").read_text().replace(PLACE, str(self.folder)))
+        kubeconfig = yaml.safe_load((COMPONENT / "kubeconfig.yaml").read_text().replace(PLACE, str(self.folder)))
         # In a cluster the Service's port is 443, which the API server leaves out.
         for user in kubeconfig["users"]:
             user["name"] += f":{self.program.where['port']}"
@@ -64,19 +65,17 @@ def _lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     folder = tmp_path_factory.mktemp("mtls")
     certificates = Certificates(folder / "pair")
     authority = trustme.CA()
-    authority.cert_pem.write_to_path(folder / "client-ca.crt")
-    server = {
-        **replicas.secured(certificates.folder),
-        "client-ca": str(folder / "client-ca.crt"),
-        "client-names": yaml.safe_load((OVERLAY / "server.yaml").read_text())["server"]["client-names"],
-    }
-    (folder / "admission.yaml").write_text((OVERLAY / "admission.yaml").read_text().replace(PLACE, str(folder)))
+    (folder / "client-ca").mkdir()
+    authority.cert_pem.write_to_path(folder / "client-ca" / "ca.crt")
+    flags = deployed.flags(deployed.built(deployed.mine(folder, "mtls")))
+    secured = [flag.replace("/etc/noisegate", str(folder)) for flag in flags]
+    (folder / "admission.yaml").write_text((COMPONENT / "admission.yaml").read_text().replace(PLACE, str(folder)))
     (folder / "kubeconfig.yaml").write_text("{apiVersion: v1, kind: Config}")
     (folder / "plane").mkdir()
-    flags = [f"--admission-control-config-file={folder / 'admission.yaml'}"]
+    admission = [f"--admission-control-config-file={folder / 'admission.yaml'}"]
     with (
-        replicas.webhook(folder, {"server": server}) as program,
-        start(folder / "plane", flags=flags) as plane,
+        replicas.webhook(folder, {"server": replicas.secured(certificates.folder)}, flags=secured) as program,
+        start(folder / "plane", flags=admission) as plane,
         installed.registered(plane, program.where["port"], certificates.bundle, NO_RULES),
     ):
         yield Lab(plane, program, folder, authority)

@@ -132,7 +132,9 @@ def _with(hosts: Path | None) -> list[str]:
     return ["unshare", *rights, "--mount", "sh", "-c", f'mount --bind {hosts} /etc/hosts && exec "$@"', "sh"]
 
 
-def webhook(folder: Path, settings: Mapping[str, Any], name: str = "webhook", port: int = 0) -> Program:
+def webhook(
+    folder: Path, settings: Mapping[str, Any], name: str = "webhook", port: int = 0, flags: Sequence[str] = ()
+) -> Program:
     """Start an admission server on loopback.
 
     Args:
@@ -140,6 +142,7 @@ def webhook(folder: Path, settings: Mapping[str, Any], name: str = "webhook", po
         settings: server.yaml; addresses and ports are filled in.
         name: Of its files.
         port: 0: any free one.
+        flags: Further ones, which win over the settings.
     """
     server = {
         "binding-address": "127.0.0.1",
@@ -151,8 +154,8 @@ def webhook(folder: Path, settings: Mapping[str, Any], name: str = "webhook", po
     }
     file = folder / f"{name}.yaml"
     file.write_text(yaml.safe_dump({**settings, "server": server}))
-    flags = ["--config", str(file), "--port", str(port), "--health-port", "0"]
-    return Program(["webhook", *flags], folder / f"{name}.log", "serving")
+    where = ["--config", str(file), "--port", str(port), "--health-port", "0"]
+    return Program(["webhook", *where, *flags], folder / f"{name}.log", "serving")
 
 
 def secured(folder: Path) -> dict[str, str]:

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+import deployed
 import msgspec
 import replicas
 import yaml
@@ -55,7 +56,7 @@ class Site:
 
     def __init__(self, cluster: Cluster, objects: list[Json]) -> None:
         self.cluster: Final = cluster
-        self._daemon_set: Final = _patient(_one(objects, "DaemonSet", "noisegate-node"))
+        self._daemon_set: Final = _patient(deployed.find(objects, "DaemonSet", "noisegate-node"))
         self._status: Final = cluster.node.socket(f"{STATE}/{SOCKET}")
 
     @functools.cached_property
@@ -169,14 +170,14 @@ def installed(cluster: Cluster, folder: Path) -> Iterator[Site]:
         # --local: the program reads the archive itself, and does not stream it to containerd in small pieces.
         command = ("ctr", "--namespace", "k8s.io", "images", "import", "--local", "--index-name", IMAGE, "-")
         cluster.node.run(*command, given=archive.read_bytes(), timeout=900)
-    made = cluster.plane.kubectl("kustomize", str(OVERLAY))
-    assert made.returncode == 0, made.stderr
-    objects = [value for value in yaml.safe_load_all(made.stdout) if value]
+    objects = deployed.built(OVERLAY)
     certificates = Certificates(folder / "pair")
     here = Site(cluster, objects)
     # Namespaces and accounts first: the admission server shows the API server its account.
     here.apply(*(value for value in objects if value["kind"] in {"Namespace", "ServiceAccount"}))
-    with replicas.webhook(folder, _settings(cluster, objects, folder, certificates)) as program:
+    settings = _settings(cluster, objects, folder, certificates)
+    flags = [flag.replace(deployed.FILES, str(folder)) for flag in deployed.flags(objects)]
+    with replicas.webhook(folder, settings, flags=flags) as program:
         here.apply(*_on_loopback(objects, program.where["port"], certificates.bundle))
         program.ready()
         yield here
@@ -191,12 +192,11 @@ def _patient(daemon_set: Json) -> Json:
 
 def _settings(cluster: Cluster, objects: list[Json], folder: Path, certificates: Certificates) -> Json:
     """Return the overlay's server.yaml, with files where they are here."""
-    files = _one(objects, "ConfigMap", "noisegate-config")["data"]
+    files = deployed.find(objects, "ConfigMap", "noisegate-config")["data"]
     for name in ("mutations.yaml", "classes.yaml"):
         (folder / name).write_text(files[name])
     settings: Json = yaml.safe_load(files["server.yaml"])
     settings["server"] |= {**replicas.secured(certificates.folder), "mutations": str(folder / "mutations.yaml")}
-    settings["policy"]["rdt"]["classes"] = str(folder / "classes.yaml")
     account = cluster.plane.account_folder("noisegate-system", "noisegate-webhook")
     settings["cluster"] |= {"apiServer": cluster.plane.url, "account": str(account)}
     return settings
@@ -216,7 +216,3 @@ def _on_loopback(objects: list[Json], port: int, bundle: bytes) -> Iterator[Json
                     webhook["clientConfig"]["caBundle"] = encoded(bundle)
                     webhook["clientConfig"]["service"]["port"] = port
         yield value
-
-
-def _one(objects: list[Json], kind: str, name: str) -> Json:
-    return next(value for value in objects if (value["kind"], value["metadata"]["name"]) == (kind, name))
