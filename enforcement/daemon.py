@@ -39,7 +39,10 @@ from noisegate.service.stop import Stop
 LOCK_SECONDS: Final = 10.0
 """For the enforcer before us to end: a DaemonSet's pod is replaced while its container may still be ending."""
 AWAY_SECONDS: Final = 15.0
-"""For so long a runtime may be away before the node says that it holds nothing: it restarts in one or two."""
+"""For so long a runtime may be away before the node's condition says so: it restarts in one or two."""
+PATIENT_SECONDS: Final = 300.0
+"""For so long it may be away before the labels go: a kubelet that starts without them, as when a node is upgraded, ends for good
+every pod that asks. While a runtime is away nothing starts; one that has NRI off is told by the preflight."""
 FIRST_LIST_SECONDS: Final = 2.0
 """For so long the first connection to the runtime waits for the API server's list of pods."""
 FIRST_LIST_LOOKS: Final = 100
@@ -109,6 +112,8 @@ class _Daemon:
         self.report: Final = Node(self.api, node, log, pod) if self.api else None
         self.checks: list[Check] = []
         self._turned: Final = asyncio.Event()
+        self._connected = False
+        self._left = time.monotonic()
 
     async def run(self, stop: Stop) -> int:
         settings = self.settings
@@ -215,16 +220,17 @@ class _Daemon:
     async def _survey(self) -> None:
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(PREFLIGHT_SECONDS):
+                async with asyncio.timeout(self._until_look()):
                     await self._turned.wait()
-            turned = self._turned.is_set()
             self._turned.clear()
-            if turned and not self.plugin.status.connected:
-                await asyncio.sleep(AWAY_SECONDS)
-                self._say()
-            else:
-                # A runtime that was started again may have been configured otherwise.
-                await self._guarded(self._look())
+            # A runtime that was started again may have been configured otherwise.
+            await self._guarded(self._look())
+
+    def _until_look(self) -> float:
+        """Return the seconds until something else is to be said, if nothing happens."""
+        away = self._away()
+        due = [each - away + 0.1 for each in (AWAY_SECONDS, PATIENT_SECONDS) if 0 < away < each]
+        return min([PREFLIGHT_SECONDS, *due])
 
     async def _look(self) -> None:
         self.checks = await asyncio.to_thread(self._examine)
@@ -272,12 +278,16 @@ class _Daemon:
         for kind in KINDS:
             self.metrics.passed.labels(kind).set(int(kind in standing.on))
         if self.report is not None:
-            self.report.say(standing)
+            self.report.say(standing, settled=not 0 < self._away() < AWAY_SECONDS)
 
     def _standing(self) -> Standing:
         now = self.plugin.status
         away = "" if now.connected else now.error or "it has not been reached yet"
-        return preflight.standing(self.checks, away)
+        return preflight.standing(self.checks, away, patient=self._away() < PATIENT_SECONDS)
+
+    def _away(self) -> float:
+        """Return for how many seconds the runtime has been away; 0: it is not."""
+        return 0.0 if self.plugin.status.connected else time.monotonic() - self._left
 
     async def _guarded(self, work: Awaitable[object]) -> None:
         """A fault of ours is told, and what comes next is done all the same."""
@@ -309,7 +319,9 @@ class _Daemon:
             self.metrics.connections.inc()
         else:
             self.enforcer.disconnected()
-        self._turned.set()
+        if status.connected != self._connected:
+            self._connected, self._left = status.connected, time.monotonic()
+            self._turned.set()
 
     def _noted(self, result: Result, reason: str) -> None:
         if result == "failed":

@@ -10,6 +10,7 @@ from noisegate.enforcement.refusal import Refusal
 from noisegate.enforcement.report.node import KINDS, Enforced, Standing
 from noisegate.isolation import keys
 
+SOCKET: Final = "NRI socket"
 LEAST_KERNEL: Final = (5, 10)
 """The oldest that is kept up with cgroup v2's io controller as it is used here."""
 LEAST_SECONDS: Final = 1.0
@@ -58,21 +59,25 @@ def judge(facts: Facts, owner: Owner, switched_off: Sequence[Enforced]) -> list[
     return checks
 
 
-def standing(checks: Sequence[Check], disconnected: str) -> Standing:
+def standing(checks: Sequence[Check], disconnected: str, *, patient: bool = False) -> Standing:
     """Return what this node says it holds.
 
     Args:
         checks: By `judge`.
         disconnected: Why the runtime does not know us; empty: it does.
+        patient: Whether it is waited for.
     """
     missing: dict[Enforced, str] = {}
     for check in checks:
-        if not check.passed:
+        # A runtime that starts has no socket for a moment: whether it knows us is told by the connection.
+        if not check.passed and check.name != SOCKET:
             for kind in check.kinds:
                 missing.setdefault(kind, f"{check.name}: {check.found}" + (f" ({check.mend})" if check.mend else ""))
-    if disconnected:
-        missing = dict.fromkeys(KINDS, f"the runtime does not know the enforcer: {disconnected}")
-    return Standing(frozenset(set(KINDS) - missing.keys()), missing)
+    passed = frozenset(set(KINDS) - missing.keys())
+    if not disconnected:
+        return Standing(passed, missing)
+    missing = dict.fromkeys(KINDS, f"the runtime does not know the enforcer: {disconnected}")
+    return Standing(frozenset(), missing, passed if patient else frozenset())
 
 
 def _check(name: str, problem: bool, found: str, wanted: str, mend: str, kinds: tuple[Enforced, ...] = ()) -> Check:
@@ -132,7 +137,7 @@ def _runtime(facts: Facts) -> list[Check]:
         _check("runtime configuration", False, files, "readable", ""),
         _check("NRI", not config.nri, "on" if config.nri else "off", "on", _DROP_IN, ALL),
         _check(
-            "NRI socket",
+            SOCKET,
             not facts.socket,
             "there" if facts.socket else away,
             "there",

@@ -35,10 +35,12 @@ class Standing(NamedTuple):
     Attributes:
         on: Kinds that its preflight passed.
         missing: Kinds that are wanted and not on: why, and what to do.
+        waiting: Those of them that only wait for the runtime: their labels stay as they are.
     """
 
     on: AbstractSet[Enforced]
     missing: Mapping[Enforced, str] = {}
+    waiting: AbstractSet[Enforced] = frozenset()
 
 
 class Condition(msgspec.Struct, frozen=True, rename="camel"):
@@ -113,8 +115,9 @@ class OwnPod(NamedTuple):
 
 
 def labels(standing: Standing) -> dict[str, str | None]:
-    """Return the labels of a node; None: it is not there."""
-    return {keys.ENFORCES + kind: "true" if kind in standing.on else None for kind in KINDS}
+    """Return the labels of a node; None: it is not there. One that is to stay as it is is not told of."""
+    told = (kind for kind in KINDS if kind in standing.on or kind not in standing.waiting)
+    return {keys.ENFORCES + kind: "true" if kind in standing.on else None for kind in told}
 
 
 def condition(standing: Standing) -> Condition:
@@ -151,13 +154,18 @@ class Node:
         self._log: Final = log
         self._pod: Final = pod
         self._look: Final = look
-        self._labels: dict[str, str | None] = {}
+        self._labels: dict[str, str | None] | None = None
         self._condition: Condition | None = None
         self._changed: Final = asyncio.Event()
 
-    def say(self, standing: Standing) -> None:
-        """Have the node say this from now on. Returns at once; `follow` writes it."""
-        wanted = labels(standing), condition(standing)
+    def say(self, standing: Standing, *, settled: bool = True) -> None:
+        """Have the node say this from now on. Returns at once; `follow` writes it.
+
+        Args:
+            standing: What it can hold.
+            settled: Whether it is to be told; else the condition stays as it is, and only labels go that must.
+        """
+        wanted = labels(standing), condition(standing) if settled else self._condition
         if wanted != (self._labels, self._condition):
             self._labels, self._condition = wanted
             self._changed.set()
@@ -167,7 +175,7 @@ class Node:
         pause = FIRST_PAUSE
         while True:
             self._changed.clear()
-            if self._condition is not None:
+            if self._labels is not None:
                 try:
                     await self.write()
                     pause = FIRST_PAUSE
@@ -222,7 +230,7 @@ class Node:
         # "0": from the API server's cache, without a question to etcd.
         node = _decode(await self._connection.get(self._path, resourceVersion="0"))
         there = node.metadata.labels
-        differing = {key: value for key, value in self._labels.items() if there.get(key) != value}
+        differing = {key: value for key, value in (self._labels or {}).items() if there.get(key) != value}
         if differing:
             await self._label(differing)
         if self._condition is not None:

@@ -61,9 +61,7 @@ def test_a_good_node_holds_everything() -> None:
         ({"pods_controllers": frozenset({"cpu"})}, "controllers of pods", {"disk"}, "systemd: cpu"),
         ({"config": CONFIG._replace(nri=False)}, "NRI", ALL, "10-noisegate.toml"),
         ({"config": CONFIG._replace(nri=False)}, "NRI", ALL, "/etc/containerd/config.toml is there and imports"),
-        ({"socket": False}, "NRI socket", ALL, "/var/run/nri/nri.sock is not there (see"),
-        ({"socket": False, "nri_socket": "/run/a.sock"}, "NRI socket", ALL, "/run/a.sock is not there, and"),
-        ({"socket": False, "nri_socket": "/run/a.sock"}, "NRI socket", ALL, "names /var/run/nri/nri.sock"),
+        ({"socket": False}, "NRI socket", set(), ""),
         ({"config": CONFIG._replace(validator=Validator())}, "NRI validator", ALL, "off"),
         ({"config": CONFIG._replace(validator=Validator(True, (), "other/key"))}, "NRI validator", ALL, "other/key"),
         ({"config": CONFIG._replace(nri_seconds=0.5)}, "NRI time-out", ALL, "0.5 s"),
@@ -94,6 +92,15 @@ def test_each_check(facts: dict[str, Any], name: str, kinds: set[str], told: str
 def test_what_is_not_wrong(facts: dict[str, Any]) -> None:
     """A node before its first pod; the oldest kernel that is good."""
     assert missing(**facts) == ({}, [])
+
+
+def test_a_socket_that_is_not_there() -> None:
+    """The one that was looked for is named, and the runtime's where that is another."""
+    (check,) = missing(socket=False)[1]
+    assert (check.found, check.mend.startswith("see")) == ("/var/run/nri/nri.sock is not there", True)
+    (check,) = missing(socket=False, nri_socket="/run/a.sock")[1]
+    assert check.found.startswith("/run/a.sock is not there, and")
+    assert "names /var/run/nri/nri.sock" in check.found + check.mend
 
 
 def test_a_store_that_is_where_it_is_looked_for() -> None:
@@ -133,4 +140,13 @@ def test_a_runtime_that_does_not_know_us() -> None:
     stands = standing(judge(GOOD, OWNER, ()), "/run/nri.sock: No such file or directory")
     assert not stands.on
     assert stands.missing.keys() == ALL
+    assert not stands.waiting
     assert all("/run/nri.sock" in why for why in stands.missing.values())
+
+
+def test_a_runtime_that_is_waited_for() -> None:
+    """What the checks leave is neither held nor given up; that a runtime which starts has no socket takes nothing away."""
+    stands = standing(judge(GOOD._replace(socket=False, ifb="absent"), OWNER, ()), "it starts", patient=True)
+    assert (stands.on, stands.waiting) == (set(), {"disk", "rdt"})
+    assert stands.missing.keys() == ALL
+    assert "the runtime does not know the enforcer: it starts" in stands.missing["disk"]

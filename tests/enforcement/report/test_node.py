@@ -134,6 +134,22 @@ async def test_labels_and_condition_say_what_is_on(lab: Lab) -> None:
     assert lab.node.trouble == ""
 
 
+async def test_what_waits_for_the_runtime_keeps_its_label(lab: Lab) -> None:
+    """It is not given one either; what must go goes, and the condition stays as it is until it is settled."""
+    lab.labels[DISK] = "true"
+    lab.labels["noisegate.io/enforces-rdt"] = "true"
+    waits = Standing(frozenset(), dict.fromkeys(KINDS, "away"), frozenset({"disk", "network"}))
+    lab.node.say(waits, settled=False)
+    await lab.while_following(lambda: lab.own == {DISK: "true"})
+    assert "NoisegateReady" not in lab.conditions
+    lab.node.say(waits)
+    await lab.node.write()
+    assert (lab.own, lab.conditions["NoisegateReady"]["reason"]) == ({DISK: "true"}, "NotEnforcing")
+    lab.node.say(waits._replace(waiting=frozenset()))
+    await lab.node.write()
+    assert lab.own == {}
+
+
 async def test_nothing_is_written_where_nothing_differs(lab: Lab) -> None:
     """Looks cost an API server little, writes cost it more; there is no heartbeat for its own sake."""
     lab.node.say(BOTH)
@@ -258,6 +274,7 @@ def test_labels_and_condition_agree(on: set[Enforced], missing: dict[Enforced, s
     """A label for each kind that is on; the condition is true where there is one, and its message has an end."""
     standing = Standing(on, missing)
     said = labels(standing)
+    assert said.keys() == {f"noisegate.io/enforces-{kind}" for kind in KINDS}
     assert {key for key, value in said.items() if value == "true"} == {f"noisegate.io/enforces-{kind}" for kind in on}
     assert set(said.values()) <= {"true", None}
     told = condition(standing)
