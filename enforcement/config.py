@@ -88,7 +88,7 @@ class Health(Setting):
     """The `health:` block: /healthz, /readyz and /metrics, in plain HTTP."""
 
     address: str = "0.0.0.0"
-    """Address. Default 0.0.0.0: the kubelet and Prometheus come from outside the process."""
+    """Address. Default 0.0.0.0, all of IPv4 (`::` is IPv6 too): the kubelet and Prometheus come from outside the process."""
     port: int = Field(default=8082, ge=0, le=65535)
     """Port; the enforcer is in the host's network, so it must be free on the node. 0 takes any free one. Default 8082."""
 

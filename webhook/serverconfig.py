@@ -8,7 +8,8 @@ class ServerConfig:
     """How the server listens, what it bears and how it ends. Times are in seconds."""
 
     binding_address: str = "0.0.0.0"
-    """Address or host name of the TLS port. Default: all, because the API server comes from outside the pod."""
+    """Address or host name of the TLS port. Default: all of IPv4 (`::` is IPv6 too), because the API server comes from
+    outside the pod."""
     port: int = 8443
     """TLS port; 0: any free one. Default 8443, as in the original."""
     cert: str = ""
@@ -21,7 +22,8 @@ class ServerConfig:
     client_names: tuple[str, ...] = ()
     """Names of which a client certificate must bear one (see `tls.stranger`). Empty: everybody `client_ca` signed."""
     health_address: str = "0.0.0.0"
-    """Address of the plain HTTP port. Default: all, because the kubelet and Prometheus come from outside the pod."""
+    """Address of the plain HTTP port. Default: all of IPv4 (`::` is IPv6 too), because the kubelet and Prometheus come from
+    outside the pod."""
     health_port: int = 8080
     """Port of /healthz, /readyz and /metrics; 0: any free one. Default 8080."""
     processes: int = 1

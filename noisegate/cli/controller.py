@@ -68,7 +68,12 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="for so long what rules before waited for is still sent (default: 600)",
     )
     add("--lease", metavar="S", type=_seconds, default=15.0, help="until a silent leader is replaced (default: 15)")
-    add("--health-address", metavar="ADDRESS", default="0.0.0.0", help="of /healthz, /readyz, /metrics (default: all)")
+    add(
+        "--health-address",
+        metavar="ADDRESS",
+        default="0.0.0.0",
+        help="of /healthz, /readyz, /metrics; :: is IPv4 and IPv6 (default: 0.0.0.0, all of IPv4)",
+    )
     add("--health-port", metavar="PORT", type=int, default=8081, help="0 takes any free one (default: 8081)")
     add("--log-level", choices=("debug", "info", "warning", "error"), default="info", help="default: info")
     add("--log-format", choices=("text", "json"), default="text", help="default: text")

@@ -47,7 +47,7 @@ class Flag(NamedTuple):
 
 
 FLAGS: Final = (
-    Flag("binding-address", "ADDRESS", "address of the TLS port (default: 0.0.0.0)", "text"),
+    Flag("binding-address", "ADDRESS", "address of the TLS port; :: is IPv4 and IPv6 (default: 0.0.0.0)", "text"),
     Flag("port", "PORT", "TLS port; 0 takes any free one (default: 8443)", "number"),
     Flag("cert", "FILE", "serving certificate and its chain, PEM", "path"),
     Flag("key", "FILE", "its private key, PEM", "path"),
@@ -56,7 +56,7 @@ FLAGS: Final = (
     Flag(
         "client-names", "NAME", "clients that are let in; may be repeated (default: all that client-ca signed)", "words"
     ),
-    Flag("health-address", "ADDRESS", "address of the plain HTTP port (default: 0.0.0.0)", "text"),
+    Flag("health-address", "ADDRESS", "address of the plain HTTP port; :: is IPv4 and IPv6 (default: 0.0.0.0)", "text"),
     Flag("health-port", "PORT", "port of /healthz, /readyz, /metrics; 0 takes any free one (default: 8080)", "number"),
     Flag("processes", "N", "processes that share the TLS port (default: 1)", "number"),
     Flag("max-in-flight", "N", "calls at the same moment, per process (default: 256)", "number"),
