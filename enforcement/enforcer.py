@@ -363,14 +363,17 @@ class Enforcer:
                 self._log.warning("drift-repaired", pod=f"{intent.namespace}/{intent.name}", uid=uid, kind=kind)
 
     async def _orphaned(self, record: Record, news: _News) -> None:
-        """Undo what is left of a pod that is not on the runtime's list, unless it was told of since."""
+        """Undo what is left of a pod that is not on the runtime's list, unless it was told of since, or runs all the same."""
         async with self._behind:
             if record.uid in news.begun:
                 return
-            self._log.info("orphan", pod=f"{record.namespace}/{record.name}", uid=record.uid)
-            await self.turns.kept(
-                self._ended_in_turn(record.uid, record.sandbox or _WITHOUT_SANDBOX, self.holder.release)
-            )
+            pod = f"{record.namespace}/{record.name}"
+            undo = await self.turns.off_loop(self.holder.orphan, record)
+            if undo is None:
+                self._log.warning("unlisted", pod=pod, uid=record.uid)
+                return
+            self._log.info("orphan", pod=pod, uid=record.uid)
+            await self.turns.kept(self._ended_in_turn(record.uid, record.sandbox or _WITHOUT_SANDBOX, undo))
 
     async def _end(self, sandbox: Sandbox, work: Callable[[str, str], None]) -> None:
         """Undo something of a pod that is held, or is about to be by a call that we gave up waiting for."""

@@ -119,6 +119,17 @@ class Holder:
             return self.release
         return self.stop if network_gone and record.sandbox else None
 
+    def orphan(self, record: Record) -> Callable[[str, str], None] | None:
+        """Return what undoes that of a pod that the runtime does not list; None: it runs all the same.
+
+        containerd leaves out sandboxes whose shim it could not ask when it started (2.4.2, internal/nri/nri.go and
+        internal/cri/server/restart.go: StateUnknown, and those whose recovery failed).
+        """
+        with suppress(Refusal):
+            if not self.cgroups.populated(record.cgroup):
+                return self.release
+        return self.ended(record)
+
     def stop(self, uid: str, sandbox: str) -> None:
         """Take our parts of the network off a pod whose sandbox stops; until it has another one, there is nothing to hold.
 

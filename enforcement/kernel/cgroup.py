@@ -23,6 +23,7 @@ from noisegate.enforcement.refusal import Refusal
 IO_MAX: Final = "io.max"
 IO_STAT: Final = "io.stat"
 THREADS: Final = "cgroup.threads"
+EVENTS: Final = "cgroup.events"
 CONTROLLERS: Final = "cgroup.controllers"
 """The controllers that the parent has switched on for this cgroup."""
 
@@ -135,6 +136,15 @@ class CgroupTree:
         """
         with self._opened(cgroup) as folder:
             return os.fstat(folder).st_ino
+
+    def populated(self, cgroup: str) -> bool:
+        """Tell whether any process is in a cgroup or below it.
+
+        Raises:
+            Refusal: The cgroup has gone.
+        """
+        with self._opened(cgroup) as folder:
+            return "populated 1" in self._read(folder, cgroup, EVENTS, CGROUP).splitlines()
 
     def io_available(self, cgroup: str) -> bool:
         """Tell whether the io controller is on in a cgroup.

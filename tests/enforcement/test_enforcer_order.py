@@ -106,6 +106,24 @@ async def test_synchronize_undoes_what_has_gone(lab: Lab, enforcer: Enforcer) ->
     assert lab.snapshot() == before
 
 
+async def test_a_pod_that_runs_and_is_not_listed(lab: Lab, enforcer: Enforcer) -> None:
+    """A runtime that started again leaves out what it could not ask: the pod stays held until nothing of it runs."""
+    pod = lab.pod("a", BOTH)
+    await start(enforcer, pod)
+    lab.cgroups.populate(pod.cgroup_parent)
+    enforcer.disconnected()
+    await enforcer.synchronize([], [])
+    assert held(lab, pod)
+    assert [line["uid"] for line in lab.told("unlisted")] == ["a"]
+    lab.end(pod)
+    await enforcer.look_at_all()
+    assert lab.network.ifbs() == []
+    assert enforcer.holder.ledger.get("a") is not None
+    lab.remove(pod)
+    await enforcer.look_round()
+    assert enforcer.holder.ledger.all() == ()
+
+
 async def test_a_stopped_sandbox_in_the_list(lab: Lab, enforcer: Enforcer) -> None:
     """The runtime lists it until it is removed: its network is freed, its pod is not asked for a network that has gone."""
     pod = lab.pod("a", BOTH)

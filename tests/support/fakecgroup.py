@@ -59,6 +59,7 @@ class FakeCgroupTree(CgroupTree):
             folder.mkdir()
             (folder / "cgroup.controllers").write_text("cpu io memory\n" if io else "cpu memory\n")
             (folder / "cgroup.procs").write_text("")
+            (folder / "cgroup.events").write_text("populated 0\nfrozen 0\n")
             for file in ("io.max", "io.stat") if io else ():
                 (folder / file).write_text("")
         return folder
@@ -66,6 +67,10 @@ class FakeCgroupTree(CgroupTree):
     def remove(self, cgroup: str) -> None:
         """Remove a cgroup as rmdir(2) does. Its inode number stays taken, for the kernel's never come again."""
         self._folder(cgroup).rename(self._beside / f"removed-{uuid4()}")
+
+    def populate(self, cgroup: str, *, populated: bool = True) -> None:
+        """Let a process run in a cgroup, or none."""
+        self._put(self._folder(cgroup) / "cgroup.events", f"populated {populated:d}\nfrozen 0\n")
 
     def unplug(self, device: Device) -> None:
         """Let a disk vanish, and with it its lines in every cgroup."""

@@ -106,6 +106,17 @@ def test_a_cgroup_that_goes_before_the_write(tmp_path: Path) -> None:
     assert caught.value.reason == "CgroupGone"
 
 
+def test_whether_anything_runs_in_it(tree: FakeCgroupTree) -> None:
+    """As cgroup.events says; of a cgroup that has gone nobody knows."""
+    assert not tree.populated(SLICE)
+    tree.populate(SLICE)
+    assert tree.populated(SLICE)
+    tree.remove(SLICE)
+    with pytest.raises(Refusal) as refused:
+        tree.populated(SLICE)
+    assert refused.value.reason == "CgroupGone"
+
+
 def test_identity(tree: FakeCgroupTree) -> None:
     """It stays with the cgroup, and a cgroup made again under the same name has another."""
     before = tree.identity(SLICE)
