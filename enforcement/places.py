@@ -11,7 +11,7 @@ from noisegate.enforcement.kernel.mountinfo import Mount, holding, links, resolv
 from noisegate.enforcement.nri.events import Container
 from noisegate.enforcement.refusal import Refusal
 from noisegate.isolation import keys
-from noisegate.isolation.disk import WRITABLE_LAYERS
+from noisegate.isolation.disk import WRITABLE_LAYERS, in_container
 
 
 class Places:
@@ -76,13 +76,14 @@ class Places:
         return made
 
     def _of_volume(self, mounts: Sequence[Mount], container: Container, volume: str, path: str) -> Device:
-        where = path.rstrip("/") or "/"
+        # A pod's ledger may have paths as they were written.
+        where = in_container(path)
         for device in container.devices:
-            if device.path == where and device.kind == "b":
+            if in_container(device.path) == where and device.kind == "b":
                 return self._blocks.throttled(device.device)
         # What is mounted last at a place is what the container sees there.
         for mount in reversed(container.mounts):
-            if (mount.destination.rstrip("/") or "/") == where:
+            if in_container(mount.destination) == where:
                 return self._of_path(mounts, mount.source)
         told = f"container {container.name} has neither a mount nor a block device at {path}, where volume {volume} is said to be"
         raise Refusal("VolumeNotFound", told, "see what changed the container's mounts")

@@ -4,6 +4,7 @@
 `riops` and `wiops` in operations per second. `"*"` is the writable layers of all containers.
 """
 
+import posixpath
 from collections.abc import Container
 from functools import partial
 from typing import Final, NamedTuple
@@ -320,8 +321,8 @@ def _explain_too_small(request: DiskRequest, policy: DiskPolicy, found: Findings
 def mounts_of(request: DiskRequest, spec: PodSpec) -> dict[str, dict[str, str]]:
     """Return volume -> container -> path of the volumes that ask: the value of `noisegate.io/volume-paths`.
 
-    Of several mounts of one volume in a container (by subPath), the first says where its disk is. Volumes come in order
-    of their names, containers in order of the spec, init containers first.
+    Of several mounts of one volume in a container (by subPath), the first says where its disk is. Paths are as `in_container`
+    has them. Volumes come in order of their names, containers in order of the spec, init containers first.
     """
     paths: dict[str, dict[str, str]] = {
         entry.volume: {} for entry in request.volumes if entry.volume != WRITABLE_LAYERS
@@ -330,11 +331,21 @@ def mounts_of(request: DiskRequest, spec: PodSpec) -> dict[str, dict[str, str]]:
         for container in (*spec.init_containers, *spec.containers):
             for mount in container.volume_mounts:
                 if mount.name in paths:
-                    paths[mount.name].setdefault(container.name, mount.mount_path)
+                    paths[mount.name].setdefault(container.name, in_container(mount.mount_path))
             for device in container.volume_devices:
                 if device.name in paths:
-                    paths[device.name].setdefault(container.name, device.device_path)
+                    paths[device.name].setdefault(container.name, in_container(device.device_path))
     return {volume: containers for volume, containers in paths.items() if containers}
+
+
+def in_container(path: str) -> str:
+    """Return a mountPath or devicePath as it is found in the container, so that two can be compared.
+
+    Kubernetes takes `data` and `/data/` too. The kubelet puts a / before a relative mountPath (makeMounts in
+    pkg/kubelet/kubelet_pods.go); what is absolute reaches the runtime as it is written.
+    """
+    # normpath leaves two slashes at the start.
+    return posixpath.normpath("/" + path.lstrip("/"))
 
 
 def changed(old: DiskRequest | None, new: DiskRequest | None) -> list[Change]:

@@ -19,7 +19,7 @@ from noisegate.isolation.problems import Findings, Problem, in_annotation
 
 Source = Literal["watch", "ledger", "runtime"]
 Volumes = Mapping[str, Mapping[str, str]]
-"""Volume -> container -> where the container has it: a mountPath or a devicePath."""
+"""Volume -> container -> where the container has it, as `disk.in_container` says it: a mountPath or a devicePath."""
 
 _KEPT: Final = frozenset(
     {
@@ -234,5 +234,5 @@ def _paths(request: DiskRequest, annotations: Mapping[str, str], found: Findings
             continue
         paths = {name: payload.string(path, volume, name) for name, path in containers.items()}
         if volume in named:
-            volumes[volume] = {name: path for name, path in paths.items() if path is not None}
+            volumes[volume] = {name: disk.in_container(path) for name, path in paths.items() if path is not None}
     return volumes

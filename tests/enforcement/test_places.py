@@ -1,7 +1,8 @@
 """Where a container's volumes lie: from the pod's names to the device that is throttled."""
 
+import json
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import pytest
@@ -31,9 +32,9 @@ def with_paths(text: str, where: str = "") -> Intent:
     return choose(SANDBOX._replace(annotations={keys.DISK: text, keys.VOLUME_PATHS: where or paths()}))
 
 
-def told_by_watch(text: str, *containers: str) -> Intent:
+def told_by_watch(text: str, said: dict[str, Any] | None = None) -> Intent:
     """Return what a pod asks for, as the API server says it."""
-    built = msgspec.convert(spec(*containers), Spec)
+    built = msgspec.convert({**spec(), **(said or {})}, Spec)
     return choose(SANDBOX, Watched("u1", "default", "web", {keys.DISK: text}, "1", spec=built))
 
 
@@ -74,6 +75,21 @@ def test_the_later_mount_at_a_path_counts(lab: Lab) -> None:
     """What is mounted last is what the container sees; a slash at the end makes no other path."""
     container = having(("/data", "/var/x"), ("/data/", PV))
     assert lab.places.of(with_paths(disk(data="4Mi")), container) == {"data": DATA_DISK}
+
+
+@pytest.mark.parametrize("source", ["annotation", "watch"])
+@pytest.mark.parametrize(
+    ("written", "told"), [("data", "/data"), ("./x/../data", "/data"), ("/data/", "/data/"), ("//data/.", "//data/.")]
+)
+def test_a_mount_path_that_is_not_plain(lab: Lab, source: str, written: str, told: str) -> None:
+    """The kubelet puts a / before a relative one; the runtime tells others as they are written."""
+    text = disk(data="4Mi")
+    if source == "annotation":
+        intent = with_paths(text, json.dumps({"data": {"app": written}}))
+    else:
+        mounts = [{"name": "data", "mountPath": written}]
+        intent = told_by_watch(text, {"containers": [{"name": "app", "volumeMounts": mounts}]})
+    assert lab.places.of(intent, having((told, PV))) == {"data": DATA_DISK}
 
 
 def test_a_raw_block_volume(lab: Lab) -> None:

@@ -418,6 +418,30 @@ def test_mounts() -> None:
     assert [list(mounts), list(mounts["b"])] == [["a", "b"], ["init", "app"]]
 
 
+@pytest.mark.parametrize(
+    ("written", "there"),
+    [
+        ("data", "/data"),
+        ("./data", "/data"),
+        ("/data/", "/data"),
+        ("//data", "/data"),
+        ("/x/./../data//a/", "/data/a"),
+        ("/../data", "/data"),
+        ("/", "/"),
+        ("...", "/..."),
+    ],
+)
+def test_paths_in_the_container(written: str, there: str) -> None:
+    """A volume is said to be where the container finds it, whatever spelling of that Kubernetes takes."""
+    app = {
+        "name": "app",
+        "volumeMounts": [{"name": "a", "mountPath": written}],
+        "volumeDevices": [{"name": "b", "devicePath": written}],
+    }
+    request = DiskRequest((VolumeRequest("a", BOTH), VolumeRequest("b", BOTH)))
+    assert disk.mounts_of(request, spec(containers=[app])) == {"a": {"app": there}, "b": {"app": there}}
+
+
 def test_mounts_of_writable_layers() -> None:
     """Writable layers are mounted nowhere."""
     assert disk.mounts_of(DiskRequest((VolumeRequest("*", BOTH),)), spec(containers=[{"name": "app"}])) == {}

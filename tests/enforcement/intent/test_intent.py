@@ -82,6 +82,15 @@ def test_the_runtime_goes_last() -> None:
     assert found.volumes == {"data": {"app": "/data", "init": "/d"}}
 
 
+def test_volumes_are_where_the_container_finds_them() -> None:
+    """However the path is written, the watch and the webhook's annotation say the same of it."""
+    spec = Spec(containers=(Container("app", (Mount("data", "x/../data/"),)),), volumes=SPEC.volumes)
+    where = {"data": {"app": "/data"}}
+    assert choose(sandbox({}), watched(disk(), spec=spec)).volumes == where
+    paths = {keys.VOLUME_PATHS: '{"data": {"app": "x/../data/"}}'}
+    assert choose(sandbox({**disk(), **paths})).volumes == where
+
+
 def test_a_sandbox_that_was_made_anew_is_newer_than_what_the_runtime_said_once() -> None:
     """What is remembered of the runtime gives way to what it says now."""
     remembered = choose(sandbox(net("1M"))).remembered()
