@@ -1,13 +1,13 @@
 """Which block device each volume of a container lies on: pod-api.md 1, "on the node a volume is found by its mount"."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
 from noisegate.enforcement.actions import Device
 from noisegate.enforcement.intent.intent import Intent
 from noisegate.enforcement.kernel.blocks import Blocks
-from noisegate.enforcement.kernel.mountinfo import Mount, holding, links, resolved
+from noisegate.enforcement.kernel.mountinfo import Mount, Tree
 from noisegate.enforcement.nri.events import Container
 from noisegate.enforcement.refusal import Refusal
 from noisegate.isolation import keys
@@ -26,10 +26,7 @@ class Places:
 
     def __init__(self, blocks: Blocks, mounts: Callable[[], Sequence[Mount]], host: Path, store: str) -> None:
         self._blocks: Final = blocks
-        self._read: Final = mounts
-        self._seen: tuple[Sequence[Mount], Sequence[Mount]] = ((), ())
-        self._host: Final = str(host)
-        self._readlink: Final = links(host)
+        self._host: Final = Tree(mounts, host)
         self._store: Final = store
 
     def of(self, intent: Intent, container: Container) -> dict[str, Device]:
@@ -49,13 +46,12 @@ class Places:
                 f"pod yet, and it has no annotation {keys.VOLUME_PATHS}",
                 "have the pod admitted by noisegate's webhook, or wait for the API server",
             )
-        mounts = self._mounts()
         places: dict[str, Device] = {}
         for entry in request.volumes:
             if entry.volume == WRITABLE_LAYERS:
-                places[entry.volume] = self._of_path(mounts, self._store)
+                places[entry.volume] = self._of_path(self._store)
             elif path := intent.volumes.get(entry.volume, {}).get(container.name):
-                places[entry.volume] = self._of_volume(mounts, container, entry.volume, path)
+                places[entry.volume] = self._of_volume(container, entry.volume, path)
         return places
 
     def of_store(self) -> Device:
@@ -64,18 +60,9 @@ class Places:
         Raises:
             Refusal: It has none that can be throttled.
         """
-        return self._of_path(self._mounts(), self._store)
+        return self._of_path(self._store)
 
-    def _mounts(self) -> Sequence[Mount]:
-        """Return the host's mounts, as it has them; of those that were read before, what was made of them."""
-        read = tuple(self._read())
-        seen, made = self._seen
-        if read != seen:
-            made = below(read, self._host)
-            self._seen = (read, made)
-        return made
-
-    def _of_volume(self, mounts: Sequence[Mount], container: Container, volume: str, path: str) -> Device:
+    def _of_volume(self, container: Container, volume: str, path: str) -> Device:
         # A pod's ledger may have paths as they were written.
         where = in_container(path)
         for device in container.devices:
@@ -84,15 +71,14 @@ class Places:
         # What is mounted last at a place is what the container sees there.
         for mount in reversed(container.mounts):
             if in_container(mount.destination) == where:
-                return self._of_path(mounts, mount.source)
+                return self._of_path(mount.source)
         told = f"container {container.name} has neither a mount nor a block device at {path}, where volume {volume} is said to be"
         raise Refusal("VolumeNotFound", told, "see what changed the container's mounts")
 
-    def _of_path(self, mounts: Sequence[Mount], path: str) -> Device:
+    def _of_path(self, path: str) -> Device:
         if not path.startswith("/"):
             raise Refusal("VolumeNotFound", f"{path} is no path on the host", "see what changed the container's mounts")
-        real = resolved(mounts, path, self._readlink)
-        mount = holding(mounts, real)
+        mount = self._host.holding(path)
         if mount is None:
             told = f"{path} is on no mount that the enforcer sees"
             raise Refusal("VolumeNotFound", told, "mount the host's root into its container, with HostToContainer")
@@ -102,11 +88,3 @@ class Places:
 def _paths_known(intent: Intent) -> bool:
     """Tell whether a volume that stands nowhere is mounted nowhere."""
     return intent.source == "watch" or bool(intent.volumes) or keys.VOLUME_PATHS in intent.annotations
-
-
-def below(mounts: Iterable[Mount], root: str) -> tuple[Mount, ...]:
-    """Return the mounts of a tree that is seen below a folder, as that tree itself has them."""
-    if root == "/":
-        return tuple(mounts)
-    inside = [mount for mount in mounts if mount.point == root or mount.point.startswith(f"{root}/")]
-    return tuple(mount._replace(point=mount.point[len(root) :] or "/") for mount in inside)

@@ -11,7 +11,7 @@ from noisegate.enforcement.kernel import probe
 from noisegate.enforcement.kernel.blocks import Blocks
 from noisegate.enforcement.kernel.cgroup import CgroupTree
 from noisegate.enforcement.kernel.links import Links
-from noisegate.enforcement.kernel.mountinfo import Mounts, holding
+from noisegate.enforcement.kernel.mountinfo import Mounts, Tree, holding
 from noisegate.enforcement.kernel.probe import Facts
 from noisegate.enforcement.kernel.resctrl import Resctrl
 from noisegate.enforcement.kernel.shaper import Shaper
@@ -46,11 +46,10 @@ class Parts(NamedTuple):
     @classmethod
     def of(cls, settings: Settings) -> Self:
         """Return the parts as settings say."""
-        mounts = Mounts()
-        places = Places(Blocks(Path(settings.sys)), mounts, Path(settings.host), settings.disk.store)
-        return cls(
-            CgroupTree(Path(settings.cgroup)), Links(), Shaper(), mounts, places, Resctrl(Path(settings.resctrl))
-        )
+        mounts, host = Mounts(), Path(settings.host)
+        links = Links(Tree(mounts, host))
+        places = Places(Blocks(Path(settings.sys)), mounts, host, settings.disk.store)
+        return cls(CgroupTree(Path(settings.cgroup)), links, Shaper(), mounts, places, Resctrl(Path(settings.resctrl)))
 
 
 def switched_off(settings: Settings) -> tuple[Enforced, ...]:

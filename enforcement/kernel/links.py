@@ -11,6 +11,7 @@ from typing import Final
 
 from noisegate.enforcement.actions import Interface
 from noisegate.enforcement.kernel.errors import NETNS, refusal
+from noisegate.enforcement.kernel.mountinfo import Tree
 from noisegate.enforcement.kernel.rtnetlink import Link, Rtnetlink
 from noisegate.enforcement.plan.network import judge_device
 from noisegate.enforcement.refusal import Refusal
@@ -30,11 +31,12 @@ class Links:
     """Finds interfaces in the network namespace of the calling thread.
 
     Args:
-        root: Where the paths that the runtime names begin; its mounts must arrive there when they are made.
+        host: Where the paths that the runtime names lead, /run/netns or the runtime's state directory
+            (`netns_mounts_under_state_dir`); mounts must arrive there when they are made. None: this process sees them itself.
     """
 
-    def __init__(self, root: Path = Path("/")) -> None:
-        self._root: Final = root
+    def __init__(self, host: Tree | None = None) -> None:
+        self._host: Final = host
 
     def find(self, netns: str) -> Interface:
         """Return the host's end of a pod's eth0.
@@ -49,7 +51,8 @@ class Links:
         if not netns:
             raise _host_network()
         try:
-            descriptor = os.open(self._root / netns.lstrip("/"), os.O_RDONLY | os.O_CLOEXEC)
+            there = self._host.seen(netns) if self._host is not None else netns
+            descriptor = os.open(there, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             raise _not_told(netns, error) from None
         try:

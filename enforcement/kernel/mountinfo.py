@@ -125,6 +125,57 @@ class Mounts:
             return self._mounts
 
 
+class Tree:
+    """A tree of files with its mounts, such as the host's, of which a process in a container sees all below one folder.
+
+    Args:
+        mounts: Reads the mounts that this process sees.
+        root: Where it sees the tree.
+    """
+
+    def __init__(self, mounts: Callable[[], Sequence[Mount]], root: Path = Path("/")) -> None:
+        self._read: Final = mounts
+        self._root: Final = str(root)
+        self._readlink: Final = links(root)
+        self._seen: tuple[Sequence[Mount], Sequence[Mount]] = ((), ())
+
+    def holding(self, path: str) -> Mount | None:
+        """Return the mount that a path of the tree lies on, wherever its symbolic links lead; None: on none that is seen.
+
+        Raises:
+            ValueError: The path is not absolute.
+            Refusal: It cannot be read, or its links go round in a circle.
+        """
+        mounts = self._mounts()
+        return holding(mounts, resolved(mounts, path, self._readlink))
+
+    def seen(self, path: str) -> str:
+        """Return where this process sees what a path of the tree leads to: links go from the tree's own root.
+
+        Raises:
+            ValueError: The path is not absolute.
+            Refusal: It cannot be read, or its links go round in a circle.
+        """
+        return f"{self._root.rstrip('/')}{resolved(self._mounts(), path, self._readlink)}"
+
+    def _mounts(self) -> Sequence[Mount]:
+        """Return the mounts as the tree has them; of those that were read before, what was made of them."""
+        read = tuple(self._read())
+        seen, made = self._seen
+        if read != seen:
+            made = below(read, self._root)
+            self._seen = (read, made)
+        return made
+
+
+def below(mounts: Iterable[Mount], root: str) -> tuple[Mount, ...]:
+    """Return the mounts of a tree that is seen below a folder, as that tree itself has them."""
+    if root == "/":
+        return tuple(mounts)
+    inside = [mount for mount in mounts if mount.point == root or mount.point.startswith(f"{root}/")]
+    return tuple(mount._replace(point=mount.point[len(root) :] or "/") for mount in inside)
+
+
 def holding(mounts: Iterable[Mount], path: str) -> Mount | None:
     """Return the mount that a path lies on; None: on none of these.
 

@@ -11,9 +11,7 @@ from enforcerlab import DATA_DISK, ROOT_DISK, Lab, disk, paths, spec
 from noisegate.enforcement.actions import Device
 from noisegate.enforcement.intent.intent import Intent, Sandbox, Watched, choose
 from noisegate.enforcement.intent.spec import Spec
-from noisegate.enforcement.kernel.mountinfo import Mount as Mounted
 from noisegate.enforcement.nri.events import Container, ContainerDevice, Mount
-from noisegate.enforcement.places import below
 from noisegate.enforcement.refusal import Refusal
 from noisegate.isolation import keys
 
@@ -146,10 +144,3 @@ def test_a_link_of_the_host_is_followed(tmp_path: Path, lab: Lab) -> None:
     (tmp_path / "var/lib/kubelet").symlink_to("/data/kubelet")
     container = having(("/data", "/var/lib/kubelet/pods/u1/x"))
     assert lab.places.of(with_paths(disk(data="4Mi")), container) == {"data": DATA_DISK}
-
-
-def test_mounts_below_a_folder() -> None:
-    """They are seen as the tree below it has them; a folder of a similar name is another."""
-    mounts = [Mounted(number, 0, ROOT_DISK, "/", point, "ext4", "x") for number, point in enumerate(["/", "/host", "/host/a", "/hosts"])]  # fmt: skip
-    assert [one.point for one in below(mounts, "/host")] == ["/", "/a"]
-    assert [one.point for one in below(mounts, "/")] == ["/", "/host", "/host/a", "/hosts"]

@@ -110,14 +110,6 @@ def test_a_namespace_that_is_no_more(tmp_path: Path, node: Node) -> None:
         LINKS.find(str(tmp_path / "left"))
 
 
-def test_paths_are_read_under_the_root(tmp_path: Path, node: Node) -> None:
-    """The host's /run/netns may be mounted elsewhere in our container."""
-    pod = node.pod()
-    (tmp_path / "run/netns").mkdir(parents=True)
-    (tmp_path / "run/netns/cni-1").symlink_to(pod.netns)
-    assert Links(tmp_path).find("/run/netns/cni-1") == pod.host
-
-
 def test_an_interface_is_its_index_and_its_name(node: Node) -> None:
     """One alone is another interface: renamed, or made anew after the index went round."""
     pod = node.pod()

@@ -11,7 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from noisegate.enforcement.actions import Device
-from noisegate.enforcement.kernel.mountinfo import MOST_LINKS, Mount, Mounts, holding, links, parse, resolved
+from noisegate.enforcement.kernel.mountinfo import (
+    MOST_LINKS,
+    Mount,
+    Mounts,
+    Tree,
+    below,
+    holding,
+    links,
+    parse,
+    resolved,
+)
 from noisegate.enforcement.refusal import Refusal
 
 NODE = r"""22 27 0:21 / /proc rw,nosuid,nodev,noexec,relatime shared:12 - proc proc rw
@@ -136,6 +146,26 @@ def test_symbolic_links_of_the_tree(tmp_path: Path) -> None:
         ("/../..", "/"),
     ):
         assert resolved(mounts, path, links(tmp_path)) == meant
+
+
+def test_mounts_below_a_folder() -> None:
+    """They are seen as the tree below it has them; a folder of a similar name is another."""
+    points = ["/", "/host", "/host/a", "/hosts"]
+    mounts = [Mount(number, 0, Device(8, 0), "/", point, "ext4", "x") for number, point in enumerate(points)]
+    assert [one.point for one in below(mounts, "/host")] == ["/", "/a"]
+    assert [one.point for one in below(mounts, "/")] == points
+
+
+def test_a_tree_is_seen_below_its_root(tmp_path: Path) -> None:
+    """What lies where is told by its own links and mounts, also those that come later."""
+    (tmp_path / "var").mkdir()
+    (tmp_path / "var/run").symlink_to("/run")
+    mounts = [Mount(1, 0, Device(8, 0), "/", str(tmp_path), "ext4", "root")]
+    tree = Tree(lambda: mounts, tmp_path)
+    assert (tree.seen("/var/run/x"), tree.holding("/var/run/x")) == (f"{tmp_path}/run/x", mounts[0]._replace(point="/"))
+    mounts.append(Mount(2, 1, Device(0, 9), "/", f"{tmp_path}/run", "tmpfs", "run"))
+    assert tree.holding("/var/run/x") == mounts[1]._replace(point="/run")
+    assert Tree(lambda: parse(NODE)).seen("/nowhere/./x") == "/nowhere/x"
 
 
 def test_a_circle_of_links(tmp_path: Path) -> None:
