@@ -6,9 +6,9 @@ two pods wait for each other.
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from math import inf
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from noisegate.enforcement.holder import Held, Holder, not_enforced
 from noisegate.enforcement.intent import intent as intents
@@ -32,10 +32,13 @@ from noisegate.service.log import Log
 
 T = TypeVar("T")
 
-THREADS: Final = 8
-"""Pods that are worked on at the same moment; each needs milliseconds."""
+THREADS: Final = 512
+"""Pods that can be worked on at the same moment, as many as a node has: each needs milliseconds, but a disk that hangs keeps
+whoever writes its limits until it answers (block/blk-throttle.c waits for what is under way on it)."""
 BEHIND: Final = 2
-"""Of them that nobody waits for, such as a thousand of a runtime that is taken over: its calls find threads free."""
+"""Of them that nobody waits for, such as a thousand of a runtime that is taken over: its calls find processors free."""
+BEHIND_SECONDS: Final = 2.0
+"""For one of these; if it takes longer, it goes on, and the next one begins."""
 YOUNG_ROUNDS: Final = 6
 """Rounds in which the counters of a new pod are looked at: a data path that passes classes by does so from the start."""
 _GONE: Final = frozenset({State.STOPPED})
@@ -94,6 +97,7 @@ class Enforcer:
         self._ends: Final[dict[str, tuple[str, Callable[[str, str], None]]]] = {}
         self._news: _News | None = _News()
         self._behind: Final = asyncio.Semaphore(BEHIND)
+        self._looks: Final[set[str]] = set()
         self._counters: Final[dict[str, Counters]] = {}
         self._counted: Final[Counter[str]] = Counter()
 
@@ -125,7 +129,7 @@ class Enforcer:
         """Shape the pod's network, and put what is known of its disks in force."""
         if self._intent(sandbox) is not None:
             self._begins(sandbox)
-            self.troubles.refuse(await self.turns.kept(self._taken(sandbox, ())))
+            self.troubles.refuse(await self.turns.turn(sandbox.uid, self._taken(sandbox, ())))
 
     async def create_container(self, sandbox: Sandbox, container: Container) -> Adjustment:
         """Hold everything that the container asks for, before it is made."""
@@ -133,7 +137,7 @@ class Enforcer:
         if intent is None:
             return UNADJUSTED
         self._begins(sandbox, container)
-        held, adjustment = await self.turns.kept(self._created(intent, sandbox, container))
+        held, adjustment = await self.turns.turn(intent.uid, self._created(intent, sandbox, container))
         self.troubles.refuse(held)
         return adjustment
 
@@ -167,15 +171,24 @@ class Enforcer:
 
     def look_at(self, uid: str) -> None:
         """Hold a pod anew, soon: it asks for something else now, or somebody may have changed what it was held to."""
-        self.turns.begin(self._guarded(self._look_behind, uid))
+        if uid not in self._looks:
+            self._looks.add(uid)
+            self.turns.begin(self._guarded(self._look_behind, uid))
 
     async def look(self, uid: str) -> None:
         """Hold a pod anew that is held already; what had to be written without being asked for anew was drift."""
-        await self.turns.kept(self._looked(uid))
+        await self.turns.kept(self.turns.turn(uid, self._looked(uid)))
 
     async def _look_behind(self, uid: str) -> None:
         async with self._behind:
-            await self.look(uid)
+            await self._in_time(uid, self.look(uid))
+
+    async def _in_time(self, uid: str, work: Awaitable[object]) -> None:
+        try:
+            async with asyncio.timeout(BEHIND_SECONDS):
+                await work
+        except TimeoutError:
+            self._log.limited("pod-takes-long", uid=uid, seconds=BEHIND_SECONDS)
 
     async def look_round(self) -> None:
         """Look at pods whose disk limits are others now, or of which something could not be made true.
@@ -184,14 +197,19 @@ class Enforcer:
         """
         astray = await self.turns.off_loop(self.holder.astray)
         for uid in astray | self.troubles.of.keys() | self._ends.keys():
-            await self._guarded(self.look, uid)
+            await self._look_now(uid)
         await self._guarded(self._watch_counters, YOUNG_ROUNDS)
 
     async def look_at_all(self) -> None:
         """Look at every pod, whether anything tells of a change or not."""
         for record in self.holder.ledger.all():
-            await self._guarded(self.look, record.uid)
+            await self._look_now(record.uid)
         await self._watch_counters(inf)
+
+    async def _look_now(self, uid: str) -> None:
+        # Of one that something is done with the next round will tell.
+        if uid not in self.turns.waiting:
+            await self._guarded(self._in_time, uid, self.look(uid))
 
     def changed(self, changes: Changes) -> None:
         """Look soon at the pods whose interfaces somebody has changed."""
@@ -306,55 +324,54 @@ class Enforcer:
         async with self._behind:
             # Stopped sandboxes are listed until they are removed, beside the one that took the pod over.
             if sandbox.stopped:
-                await self.stop_pod_sandbox(sandbox)
+                work: Coroutine[Any, Any, object] = self.stop_pod_sandbox(sandbox)
             else:
-                await self.turns.kept(self._taken(sandbox, containers, news))
+                work = self.turns.kept(self.turns.turn(sandbox.uid, self._taken(sandbox, containers, news)))
+            await self._in_time(sandbox.uid, work)
 
     async def _taken(self, sandbox: Sandbox, containers: Sequence[Container], news: _News | None = None) -> Held:
-        async with self.turns.of(sandbox.uid):
-            intent = None if news is not None and sandbox.id in news.ended else self._intent(sandbox)
-            if intent is None:
-                return Held()
-            if news is not None:
-                containers = [one for one in containers if (sandbox.uid, one.name) not in news.created]
-            held = await self.turns.off_loop(self.holder.take, intent, sandbox, containers)
-            self._ends.pop(intent.uid, None)
-            self.troubles.note(intent, held, ("disk", "network"))
-            return held
+        intent = None if news is not None and sandbox.id in news.ended else self._intent(sandbox)
+        if intent is None:
+            return Held()
+        if news is not None:
+            containers = [one for one in containers if (sandbox.uid, one.name) not in news.created]
+        held = await self.turns.off_loop(self.holder.take, intent, sandbox, containers)
+        self._ends.pop(intent.uid, None)
+        self.troubles.note(intent, held, ("disk", "network"))
+        return held
 
     async def _created(self, intent: Intent, sandbox: Sandbox, container: Container) -> tuple[Held, Adjustment]:
-        async with self.turns.of(intent.uid):
-            held = await self.turns.off_loop(self.holder.take, intent, sandbox, (container,))
-            adjustment = UNADJUSTED
-            try:
-                adjustment = _adjustment(await self.turns.off_loop(self._class_of, intent, container))
-            except Refusal as refusal:
-                held = Held({**held.refusals, "rdt": refusal}, held.written)
-            self.troubles.note(intent, held, KINDS)
-            return held, adjustment
+        held = await self.turns.off_loop(self.holder.take, intent, sandbox, (container,))
+        adjustment = UNADJUSTED
+        try:
+            adjustment = _adjustment(await self.turns.off_loop(self._class_of, intent, container))
+        except Refusal as refusal:
+            held = Held({**held.refusals, "rdt": refusal}, held.written)
+        self.troubles.note(intent, held, KINDS)
+        return held, adjustment
 
     async def _looked(self, uid: str) -> None:
-        async with self.turns.of(uid):
-            if uid in self._ends and not await self._ended(uid, *self._ends[uid]):
-                return
-            # Not before its turn: what was done until then may have changed it.
-            record = self.holder.ledger.get(uid)
-            if record is None:
-                return
-            if (undo := await self.turns.off_loop(self.holder.ended, record)) is not None:
-                self._log.info("ended-untold", pod=f"{record.namespace}/{record.name}", uid=uid)
-                self.troubles.of.pop(uid, None)
-                await self._ended(uid, record.sandbox or _WITHOUT_SANDBOX, undo)
-                return
-            sandbox = intents.Sandbox(uid, record.namespace, record.name, record.intent.annotations, not record.netns)
-            watched = self.pods.get(sandbox) if self.pods is not None else None
-            intent = choose(sandbox, watched, record.intent)
-            if intent.source == "watch":
-                # The ledger has only what could be meant.
-                self.troubles.skip(intent)
-            asked_anew = intent.remembered() != record.intent
-            held = await self.turns.off_loop(self.holder.renew, intent)
-            self.troubles.note(intent, held, ("disk", "network"))
+        self._looks.discard(uid)
+        if uid in self._ends and not await self._ended(uid, *self._ends[uid]):
+            return
+        # Not before its turn: what was done until then may have changed it.
+        record = self.holder.ledger.get(uid)
+        if record is None:
+            return
+        if (undo := await self.turns.off_loop(self.holder.ended, record)) is not None:
+            self._log.info("ended-untold", pod=f"{record.namespace}/{record.name}", uid=uid)
+            self.troubles.of.pop(uid, None)
+            await self._ended(uid, record.sandbox or _WITHOUT_SANDBOX, undo)
+            return
+        sandbox = intents.Sandbox(uid, record.namespace, record.name, record.intent.annotations, not record.netns)
+        watched = self.pods.get(sandbox) if self.pods is not None else None
+        intent = choose(sandbox, watched, record.intent)
+        if intent.source == "watch":
+            # The ledger has only what could be meant.
+            self.troubles.skip(intent)
+        asked_anew = intent.remembered() != record.intent
+        held = await self.turns.off_loop(self.holder.renew, intent)
+        self.troubles.note(intent, held, ("disk", "network"))
         for kind, number in held.written.items():
             if asked_anew:
                 self._log.info("limits-changed", pod=f"{intent.namespace}/{intent.name}", uid=uid, kind=kind)
@@ -373,18 +390,18 @@ class Enforcer:
                 self._log.warning("unlisted", pod=pod, uid=record.uid)
                 return
             self._log.info("orphan", pod=pod, uid=record.uid)
-            await self.turns.kept(self._ended_in_turn(record.uid, record.sandbox or _WITHOUT_SANDBOX, undo))
+            ended = self._end_in_turn(record.uid, record.sandbox or _WITHOUT_SANDBOX, undo)
+            await self._in_time(record.uid, ended)
 
     async def _end(self, sandbox: Sandbox, work: Callable[[str, str], None]) -> None:
         """Undo something of a pod that is held, or is about to be by a call that we gave up waiting for."""
         if self._news is not None:
             self._news.ended.add(sandbox.id)
         if self.holder.ledger.get(sandbox.uid) is not None or sandbox.uid in self.turns.waiting:
-            await self.turns.kept(self._ended_in_turn(sandbox.uid, sandbox.id, work))
+            await self._end_in_turn(sandbox.uid, sandbox.id, work)
 
-    async def _ended_in_turn(self, uid: str, sandbox: str, work: Callable[[str, str], None]) -> None:
-        async with self.turns.of(uid):
-            await self._ended(uid, sandbox, work)
+    async def _end_in_turn(self, uid: str, sandbox: str, work: Callable[[str, str], None]) -> None:
+        await self.turns.kept(self.turns.turn(uid, self._ended(uid, sandbox, work)))
 
     async def _ended(self, uid: str, sandbox: str, work: Callable[[str, str], None]) -> bool:
         """Undo something; what fails is tried again with the next look, and holds nobody's end up."""

@@ -2,21 +2,24 @@
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 from noisegate.service.log import Log
 
 T = TypeVar("T")
 
+CLOSE_SECONDS: Final = 5.0
+"""For what is under way at a stop, of the 15 that a DaemonSet's pod has: what a disk that hangs keeps may never end."""
+
 
 class Turns:
     """Gives each pod its turns. To be used in one event loop.
 
     Args:
-        threads: Pods that are worked on at the same moment.
+        threads: Pods that can be worked on at the same moment. Each that is in use more is one more thread.
         log: Where faults are told that nobody waits for.
 
     Attributes:
@@ -32,17 +35,19 @@ class Turns:
         self._threads: Final = ThreadPoolExecutor(threads, thread_name_prefix="pod")
         self._log: Final = log
 
-    @asynccontextmanager
-    async def of(self, uid: str) -> AsyncIterator[None]:
-        """Wait until nothing else of a pod is done; who comes first goes first."""
+    async def turn(self, uid: str, work: Coroutine[Any, Any, T]) -> T:
+        """Do something of a pod when nothing else of it is done; who comes first goes first.
+
+        A caller that is cancelled before the turn has come did not ask; later on the work goes on without it.
+        """
         self.waiting[uid] += 1
         try:
-            async with self.locks[uid]:
-                yield
-        finally:
-            self.waiting[uid] -= 1
-            if not self.waiting[uid]:
-                del self.waiting[uid], self.locks[uid]
+            await self.locks[uid].acquire()
+        except BaseException:
+            work.close()
+            self._left(uid)
+            raise
+        return await self.kept(self._taken(uid, work))
 
     def begin(self, work: Coroutine[Any, Any, None]) -> None:
         """Begin something that nobody waits for."""
@@ -63,10 +68,24 @@ class Turns:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *args)
 
     async def close(self) -> None:
-        """Wait for what is under way."""
-        while self.tasks:
-            await asyncio.wait(self.tasks)
-        await asyncio.to_thread(self._threads.shutdown)
+        """Wait for what is under way, but not for ever."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                while self.tasks:
+                    await asyncio.wait(self.tasks)
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _taken(self, uid: str, work: Coroutine[Any, Any, T]) -> T:
+        try:
+            return await work
+        finally:
+            self.locks[uid].release()
+            self._left(uid)
+
+    def _left(self, uid: str) -> None:
+        self.waiting[uid] -= 1
+        if not self.waiting[uid]:
+            del self.waiting[uid], self.locks[uid]
 
     def _keep(self, task: "asyncio.Task[Any]") -> None:
         self.tasks.add(task)

@@ -8,14 +8,15 @@ import pytest
 from enforcerlab import DATA_DISK, Lab, asks, container, disk, limits, network
 
 from noisegate.enforcement.actions import Rates
-from noisegate.enforcement.enforcer import THREADS, Enforcer
+from noisegate.enforcement.enforcer import BEHIND, Enforcer
 from noisegate.enforcement.kernel.tcwatch import Changes
 from noisegate.enforcement.nri.events import Container, Sandbox
 
 MI: Final = 1 << 20
 BOTH: Final = asks(disk(data="4Mi"), network(ingress="40M"))
 SECONDS: Final = 20.0
-MANY: Final = 2 * THREADS
+MANY: Final = 5 * BEHIND
+"""More than are worked on at once."""
 
 
 class Slow:
@@ -48,7 +49,7 @@ def held(lab: Lab, sandbox: Sandbox) -> bool:
 async def test_a_call_of_the_runtime_does_not_wait_behind_the_list(
     lab: Lab, enforcer: Enforcer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While more pods than there are threads are taken over and do not get on, a new pod and one of the list start."""
+    """While more pods than are worked on at once are taken over and do not get on, a new pod and one of the list start."""
     pods = [lab.pod(f"old{number}", BOTH) for number in range(MANY)]
     new, listed = lab.pod("new", BOTH), lab.pod("listed", BOTH)
     slow = Slow(monkeypatch, lab, pods)
