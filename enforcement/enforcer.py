@@ -7,6 +7,7 @@ two pods wait for each other.
 import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import partial
 from math import inf
 from typing import Any, Final, TypeVar
 
@@ -335,7 +336,8 @@ class Enforcer:
             return Held()
         if news is not None:
             containers = [one for one in containers if (sandbox.uid, one.name) not in news.created]
-        held = await self.turns.off_loop(self.holder.take, intent, sandbox, containers)
+        take = partial(self.holder.take, starts=news is None)
+        held = await self.turns.off_loop(take, intent, sandbox, containers)
         self._ends.pop(intent.uid, None)
         self.troubles.note(intent, held, ("disk", "network"))
         return held

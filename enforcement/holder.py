@@ -6,6 +6,7 @@ same again, or undoes it.
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Final, NamedTuple
 
 import msgspec
@@ -69,13 +70,16 @@ class Holder:
         self._links: Final = links
         self._places: Final = places
 
-    def take(self, intent: Intent, sandbox: Sandbox, containers: Iterable[Container] = ()) -> Held:
+    def take(
+        self, intent: Intent, sandbox: Sandbox, containers: Iterable[Container] = (), *, starts: bool = True
+    ) -> Held:
         """Hold a pod whose sandbox runs, with those of its containers that are there or about to be.
 
         Args:
             intent: What it asks for.
             sandbox: As the runtime knows it.
             containers: Each is placed anew; others of the pod stay where they are.
+            starts: Whether it, or a container, does not start if something cannot be held; else as much as can be is held.
         """
         record = self._of(intent, sandbox)
         refusals: dict[Kind, Refusal] = {}
@@ -91,14 +95,14 @@ class Holder:
             rdt_class = choice.rdt_class if choice is not None and choice.own else ""
             placed[container.name] = Placed(container.id, container.name, places, rdt_class)
         record = msgspec.structs.replace(record, containers=tuple(placed.values()))
-        return self._hold(record, intent, refusals)
+        return self._hold(record, intent, refusals, starts=starts)
 
     def renew(self, intent: Intent) -> Held:
-        """Hold a pod that is held already: to what it asks now, and to what somebody else may have changed."""
+        """Hold a pod that is held already, as far as it can be: to what it asks now, and where somebody else changed something."""
         record = self.ledger.get(intent.uid)
         if record is None or not record.sandbox:
             return Held()
-        return self._hold(msgspec.structs.replace(record, intent=intent.remembered()), intent, {})
+        return self._hold(msgspec.structs.replace(record, intent=intent.remembered()), intent, {}, starts=False)
 
     def astray(self) -> set[str]:
         """Return the uids of pods whose io.max does not say what was written, or cannot be read, or whose cgroup has gone."""
@@ -213,7 +217,7 @@ class Holder:
             netns=sandbox.netns,
         )
 
-    def _hold(self, record: Record, intent: Intent, refusals: dict[Kind, Refusal]) -> Held:
+    def _hold(self, record: Record, intent: Intent, refusals: dict[Kind, Refusal], *, starts: bool) -> Held:
         try:
             # Before all else: what fails below is known, and tried again.
             self.ledger.put(record)
@@ -221,7 +225,7 @@ class Holder:
             return Held(dict.fromkeys(intent.kinds, refusal) | refusals)
         written: dict[Kind, int] = {}
         steps: tuple[tuple[Kind, Callable[[Record, Intent], tuple[Record, int]]], ...] = (
-            ("disk", self._hold_disk),
+            ("disk", partial(self._hold_disk, starts=starts)),
             ("network", self._hold_network),
         )
         for kind, step in steps:
@@ -235,7 +239,7 @@ class Holder:
                 record = self.ledger.get(record.uid) or record
         return Held(refusals, {kind: number for kind, number in written.items() if number})
 
-    def _hold_disk(self, record: Record, intent: Intent) -> tuple[Record, int]:
+    def _hold_disk(self, record: Record, intent: Intent, *, starts: bool) -> tuple[Record, int]:
         request = intent.asked.disk
         if request is None and not record.io:
             return record, 0
@@ -251,25 +255,39 @@ class Holder:
         lines = disk.owned(wanted, observed, before)
         record = _with_io(record, lines, wanted)
         self.ledger.put(record)
-        self._write(actions, observed, record.uid)
+        first = {device: observed.get(device, UNLIMITED) for device in wanted.keys() - before.keys()}
+        self._write(actions, first if starts else None, record.uid)
         # What is back to what stood before us is no longer ours.
         record = _with_io(record, disk.held(wanted, lines), wanted)
         self.ledger.put(record)
         return record, len(actions)
 
-    def _write(self, actions: Iterable[SetIo], observed: Mapping[Device, IoLimits], uid: str) -> None:
-        """Carry out all actions, or none of them."""
+    def _write(self, actions: Iterable[SetIo], back: Mapping[Device, IoLimits] | None, uid: str) -> None:
+        """Carry out all actions, or as many as can be.
+
+        Args:
+            actions: In their order.
+            back: What stood on devices that are written for the first time, and stands again if any action fails; None:
+                each action for itself.
+            uid: Of the pod.
+        """
         done: list[SetIo] = []
-        try:
-            for action in actions:
-                done.append(action)
+        refused: Refusal | None = None
+        for action in actions:
+            done.append(action)
+            try:
                 self.cgroups.write_io(action, uid)
-        except Refusal:
-            for action in reversed(done):
-                before = observed.get(action.device, UNLIMITED)
-                if self.cgroups.read_io(action.cgroup).get(action.device, UNLIMITED) != before:
-                    self.cgroups.write_io(action._replace(limits=before), uid)
-            raise
+            except Refusal as refusal:
+                refused = refused or refusal
+                if back is not None:
+                    break
+        if refused is None:
+            return
+        for action in reversed(done):
+            before = (back or {}).get(action.device)
+            if before is not None and self.cgroups.read_io(action.cgroup).get(action.device, UNLIMITED) != before:
+                self.cgroups.write_io(action._replace(limits=before), uid)
+        raise refused
 
     def _hold_network(self, record: Record, intent: Intent) -> tuple[Record, int]:
         rates = network.wanted(intent.asked.network)

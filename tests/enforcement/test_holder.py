@@ -190,6 +190,26 @@ def test_all_lines_or_none(lab: Lab, holder: Holder, monkeypatch: pytest.MonkeyP
     assert lab.snapshot() == before
 
 
+def test_a_disk_that_vanished_takes_no_limit_of_another_along(lab: Lab, holder: Holder) -> None:
+    """What runs is held as far as it can be: what somebody reset is put back, and a change comes, also after our restart."""
+    pod = lab.pod("a", BOTH)
+    assert take(holder, pod).refusals == {}
+    root = lab.io_of(pod, ROOT_DISK)
+    assert root != UNLIMITED
+    lab.cgroups.unplug(DATA_DISK)
+    lab.cgroups.foreign(pod.cgroup_parent, ROOT_DISK, UNLIMITED)
+    assert holder.renew(intent(pod)).refusals["disk"].reason == "DeviceNotThrottled"
+    assert lab.io(pod) == {ROOT_DISK: root}
+    lab.cgroups.foreign(pod.cgroup_parent, ROOT_DISK, UNLIMITED)
+    again = lab.holder()
+    app = container(pod, data="/data/a", more="/srv/b")
+    assert again.take(intent(pod), pod, [app], starts=False).refusals["disk"].reason == "DeviceNotThrottled"
+    assert lab.io(pod) == {ROOT_DISK: root}
+    # A container that cannot start leaves the others as they were.
+    assert take(again, pod).refusals["disk"].reason == "DeviceNotThrottled"
+    assert lab.io(pod) == {ROOT_DISK: root}
+
+
 def test_limits_that_do_not_stand_are_a_refusal(lab: Lab, holder: Holder, monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel takes the write and says something else: what was asked for is told beside what is there."""
     pod = lab.pod("a", asks(disk(data="4Mi")))
