@@ -45,7 +45,7 @@ class Sandbox(NamedTuple):
         namespace: Its namespace.
         name: Its name.
         annotations: All of them, as they were when the sandbox was made.
-        host_network: It has no network namespace of its own.
+        host_network: It is known to have no network namespace of its own.
     """
 
     uid: str

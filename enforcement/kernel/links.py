@@ -42,26 +42,26 @@ class Links:
         """Return the host's end of a pod's eth0.
 
         Args:
-            netns: Path of the pod's network namespace as NRI tells it; empty: the pod has none of its own.
+            netns: Path of the pod's network namespace as NRI tells it; empty: none is told.
 
         Raises:
             GoneError: The namespace is no more.
             Refusal: The pod has no interface that can be limited, or the kernel does not tell.
         """
         if not netns:
-            raise _host_network()
+            raise _untold()
         try:
             there = self._host.seen(netns) if self._host is not None else netns
             descriptor = os.open(there, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
-            raise _not_told(netns, error) from None
+            raise _unreadable(netns, error) from None
         try:
             if os.path.samestat(os.fstat(descriptor), _OURS.stat()):
                 raise _host_network()
             with Rtnetlink() as route:
                 return _host_end(route, route.namespace_id(descriptor))
         except OSError as error:
-            raise _not_told(netns, error) from None
+            raise _unreadable(netns, error) from None
         finally:
             os.close(descriptor)
 
@@ -113,7 +113,13 @@ def _host_network() -> Refusal:
     return Refusal("HostNetwork", told, "leave the annotation or hostNetwork out")
 
 
-def _not_told(netns: str, error: OSError) -> Exception:
+def _untold() -> Refusal:
+    told = "the runtime does not tell which network namespace the pod has"
+    mend = "see the runtime's log, and delete the pod so that it gets another sandbox; if its RuntimeClass never tells, leave the annotation out"
+    return Refusal("NetworkNamespaceUntold", told, mend)
+
+
+def _unreadable(netns: str, error: OSError) -> Exception:
     if error.errno in _NO_NAMESPACE:
         return GoneError(f"{netns} is no network namespace any more")
     return refusal(NETNS, error.errno or 0, f"{POD_INTERFACE} in {netns} cannot be read")

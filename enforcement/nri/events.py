@@ -33,9 +33,11 @@ class Sandbox:
         annotations: As they were when the sandbox was created: later changes of the pod are never in them.
         cgroup_parent: The pod's cgroup, from the root of the hierarchy:
             `/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod<uid>.slice`, or `/kubepods/burstable/pod<uid>`.
-        netns: Path of its network namespace; empty: the host's, or the sandbox is down.
+        netns: Path of its network namespace; empty: the host's, or the sandbox is down, or that is not told.
         pid: Of the pause process; 0: there is none.
         runtime_handler: Of its RuntimeClass; empty: the runtime's default.
+        namespaces_told: Any namespace was told of; every pod has some of its own. False: the runtime has no OCI spec of the
+            sandbox, or could not read it (containerd 2.4.2, internal/cri/nri/nri_api_linux.go).
     """
 
     id: str
@@ -47,6 +49,12 @@ class Sandbox:
     netns: str = ""
     pid: int = 0
     runtime_handler: str = ""
+    namespaces_told: bool = True
+
+    @property
+    def host_network(self) -> bool:
+        """Tell whether the runtime says that it has no network namespace of its own; one that is down has none either."""
+        return self.namespaces_told and not self.netns
 
     @property
     def stopped(self) -> bool:

@@ -46,6 +46,7 @@ def read_sandbox(said: pb.PodSandbox) -> Sandbox:
         netns=next((space.path for space in said.linux.namespaces if space.type == "network"), ""),
         pid=said.pid,
         runtime_handler=said.runtime_handler,
+        namespaces_told=bool(said.linux.namespaces),
     )
 
 

@@ -147,7 +147,7 @@ class FakeLinks(Links):
     def find(self, netns: str) -> Interface:
         """See `Links.find`."""
         if not netns:
-            raise Refusal("HostNetwork", "the pod is in the node's own network namespace")
+            raise Refusal("NetworkNamespaceUntold", "the runtime does not tell which network namespace the pod has")
         number = self._network.find(netns)
         if number is None:
             raise GoneError(f"{netns} is no network namespace any more")

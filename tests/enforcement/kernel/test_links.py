@@ -65,9 +65,13 @@ def test_further_interfaces_of_the_pod_are_not_taken_for_eth0(node: Node) -> Non
 
 
 def test_a_pod_in_the_nodes_own_namespace_is_refused(node: Node) -> None:
-    """By its path, and where the runtime tells none: a limit would hold the whole node."""
-    assert reason("") == "HostNetwork"
+    """A limit would hold the whole node."""
     assert reason("/proc/thread-self/ns/net") == "HostNetwork"
+
+
+def test_a_pod_without_a_known_namespace_is_refused() -> None:
+    """The runtime could not tell it: the pod may be anywhere."""
+    assert reason("") == "NetworkNamespaceUntold"
 
 
 def test_a_pod_without_eth0_is_refused(node: Node) -> None:

@@ -47,7 +47,17 @@ def test_a_sandbox() -> None:
 
 def test_a_sandbox_of_which_only_the_id_is_told() -> None:
     """So the runtime speaks of a pod that it has forgotten: nothing is made up."""
-    assert read_sandbox(pb.PodSandbox(id="s1")) == Sandbox("s1", "", "", "")
+    assert read_sandbox(pb.PodSandbox(id="s1")) == Sandbox("s1", "", "", "", namespaces_told=False)
+
+
+def test_a_pod_on_the_host_network_and_one_of_which_nothing_is_told() -> None:
+    """Other namespaces, and no network among them, say that it is the host's; no namespace at all says nothing."""
+    said = pb.PodSandbox(id="s1", pid=42)
+    assert not read_sandbox(said).host_network
+    said.linux.namespaces.add(type="mount")
+    assert read_sandbox(said).host_network
+    said.linux.namespaces.add(type="network", path="/run/netns/n1")
+    assert not read_sandbox(said).host_network
 
 
 def test_a_sandbox_that_is_down() -> None:
@@ -118,7 +128,7 @@ def test_a_validation() -> None:
     asked.plugins.add(name="noisegate", index="10")
     asked.plugins.add(name="rdt", index="20")
     assert read_validation(pb.ValidateContainerAdjustmentRequest.FromString(asked.SerializeToString())) == Validation(
-        Sandbox("s1", "", "", ""),
+        Sandbox("s1", "", "", "", namespaces_told=False),
         Container("c1", "", ""),
         Adjustment("silver", "noisegate-gold", {"io.max": "8:0 rbps=1"}),
         Owners(

@@ -31,7 +31,7 @@ async def test_every_event(peer: Peer, lab: Lab) -> None:
             assert said.payload == b""
     events = ["run", "create", "update", "stop", "remove", "validate"]
     assert [event for event, _ in lab.handler.heard] == events
-    sandbox, container_ = Sandbox("s-web", "u-web", "web", "shop"), Container("c1", "", "app")
+    sandbox, container_ = Sandbox("s-web", "u-web", "web", "shop", namespaces_told=False), Container("c1", "", "app")
     assert lab.handler.heard[0] == ("run", (sandbox,))
     assert lab.handler.heard[2] == ("update", (sandbox, container_))
     await lab.until(lambda: len(lab.observed) == 6)
@@ -47,7 +47,7 @@ async def test_events_of_older_runtimes(peer: Peer, lab: Lab, event: pb.Event, h
     """Before NRI 0.12 a pod's events come as StateChange; others that come so are answered and not heard."""
     lab.handler.heard.clear()
     assert (await peer.call("StateChange", pb.StateChangeEvent(event=event, pod=pod()))) == (0, "", b"")
-    assert lab.handler.heard == [(heard, (Sandbox("s-web", "u-web", "web", "shop"),))]
+    assert lab.handler.heard == [(heard, (Sandbox("s-web", "u-web", "web", "shop", namespaces_told=False),))]
     post_start = b"\x08\x07"
     async with asyncio.timeout(SECONDS):
         assert await peer.send("StateChange", post_start) == (0, "", b"")
