@@ -147,7 +147,7 @@ def test_a_container_made_anew_moves(lab: Lab, holder: Holder) -> None:
     holder.take(intent(pod), pod, (container(pod, number=2, data="/srv/a"),))
     assert lab.io(pod) == {ROOT_DISK: limits(6 * MI)}
     (record,) = holder.ledger.all()
-    assert [one.id for one in record.containers] == ["a-app-2", "a-side-1"]
+    assert [one.id for one in record.containers] == ["a-side-1", "a-app-2"]
 
 
 def test_both_troubles_are_told(lab: Lab, holder: Holder) -> None:
@@ -187,6 +187,23 @@ def test_all_lines_or_none(lab: Lab, holder: Holder, monkeypatch: pytest.MonkeyP
     assert held.refusals["disk"].reason == "DeviceNotThrottled"
     assert lab.cgroups.snapshot().items() <= before.items()
     holder.release(pod.uid)
+    assert lab.snapshot() == before
+
+
+def test_limits_of_a_damaged_record_are_ours(lab: Lab) -> None:
+    """What stood before them is not known any more; what stands as we would write it goes with the pod, others' stays."""
+    pod = lab.pod("a", BOTH)
+    before = lab.snapshot()
+    take(lab.holder(), pod)
+    (lab.folder / "state/pods/a.json").write_text("{")
+    lab.cgroups.foreign(pod.cgroup_parent, ROOT_DISK, IoLimits(rbps=7777))
+    holder = lab.holder()
+    assert holder.ledger.lost == {"a"}
+    assert take(holder, pod).refusals == {}
+    holder.release(pod.uid)
+    assert lab.io(pod) == {ROOT_DISK: IoLimits(rbps=7777)}
+    assert holder.ledger.lost == set()
+    lab.cgroups.foreign(pod.cgroup_parent, ROOT_DISK, UNLIMITED)
     assert lab.snapshot() == before
 
 
