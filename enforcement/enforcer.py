@@ -205,6 +205,7 @@ class Enforcer:
         """Look at every pod, whether anything tells of a change or not."""
         for record in self.holder.ledger.all():
             await self._look_now(record.uid)
+        await self.collect()
         await self._watch_counters(inf)
 
     async def _look_now(self, uid: str) -> None:
@@ -224,10 +225,11 @@ class Enforcer:
     async def collect(self) -> None:
         """Take away what bears our mark on this node and belongs to no pod."""
         try:
-            removed = await self.turns.off_loop(self._collect)
+            removed, failed = await self.turns.off_loop(self._collect)
         except (GoneError, Refusal) as error:
-            self._log.warning("not-collected", told=str(error))
-            return
+            removed, failed = [], [error]
+        for one in failed:
+            self._log.warning("not-collected", told=str(one))
         if removed:
             self._log.info("collected", ifbs=removed)
 
@@ -295,7 +297,7 @@ class Enforcer:
             return None
         record = self.holder.ledger.get(sandbox.uid)
         known = intents.Sandbox(
-            sandbox.uid, sandbox.namespace, sandbox.name, sandbox.annotations, host_network=not sandbox.netns
+            sandbox.uid, sandbox.namespace, sandbox.name, sandbox.annotations, host_network=sandbox.host_network
         )
         watched = self.pods.get(known) if self.pods is not None else None
         if record is None and not asks_node(sandbox.annotations) and (watched is None or not watched.annotations):
@@ -423,16 +425,22 @@ class Enforcer:
         except Exception as error:  # noqa: BLE001
             self._log.fault("pod-failed", cause=error)
 
-    def _collect(self) -> list[str]:
+    def _collect(self) -> tuple[list[str], list[Exception]]:
         removed: list[str] = []
+        failed: list[Exception] = []
         traces = self.holder.shaper.ours()
         # Read after them: whatever is being made meanwhile was written down before it was made.
         known = {record.network.ifb for record in self.holder.ledger.all() if record.network is not None}
         for trace in traces:
-            if trace.ifb not in known and not (trace.ifb == "" and self._is_held(trace.interface)):
+            if trace.ifb in known or (trace.ifb == "" and self._is_held(trace.interface)):
+                continue
+            try:
                 self.holder.shaper.remove(trace.interface, trace.ifb)
+            except (GoneError, Refusal) as error:
+                failed.append(error)
+            else:
                 removed.append(trace.ifb or (trace.interface.name if trace.interface else ""))
-        return removed
+        return removed, failed
 
     def _is_held(self, interface: object) -> bool:
         return any(record.network and record.network.interface == interface for record in self.holder.ledger.all())

@@ -93,6 +93,8 @@ class Holder:
                 continue
             choice = intent.asked.rdt.class_of(container.name) if intent.asked.rdt else None
             rdt_class = choice.rdt_class if choice is not None and choice.own else ""
+            # Its place in the order too is that of its making: where a volume has moved, the newest container knows it.
+            placed.pop(container.name, None)
             placed[container.name] = Placed(container.id, container.name, places, rdt_class)
         record = msgspec.structs.replace(record, containers=tuple(placed.values()))
         return self._hold(record, intent, refusals, starts=starts)
@@ -252,7 +254,7 @@ class Holder:
         before = {one.device: one.before for one in record.io}
         wanted = disk.wanted(request, places_of(record))
         actions = disk.plan(record.cgroup, wanted, observed, before)
-        lines = disk.owned(wanted, observed, before)
+        lines = disk.owned(wanted, observed, before, lost=record.uid in self.ledger.lost)
         record = _with_io(record, lines, wanted)
         self.ledger.put(record)
         first = {device: observed.get(device, UNLIMITED) for device in wanted.keys() - before.keys()}

@@ -16,7 +16,7 @@ from contextlib import suppress
 from errno import errorcode
 from pathlib import Path
 from typing import Final, NamedTuple, Self
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import msgspec
 
@@ -179,11 +179,13 @@ class Ledger:
 
     Attributes:
         damaged: Files that could not be read when it was opened.
+        lost: uids of the pods that they were of, until these are forgotten: what was done for them is not known.
         outlived: Number of records of an earlier boot that were dropped then.
     """
 
     def __init__(self, folder: Path, boot: str) -> None:
         self.damaged: tuple[Damage, ...] = ()
+        self.lost: Final[set[str]] = set()
         self.outlived = 0
         self._boot: Final = boot
         self._pods: Final = folder / "pods"
@@ -202,6 +204,7 @@ class Ledger:
         for path in (folder, ledger._pods, ledger._aside):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
         ledger.damaged = tuple(ledger._read_all())
+        ledger.lost.update(unquote(damage.file.removesuffix(".json")) for damage in ledger.damaged)
         ledger._thin_out()
         return ledger
 
@@ -245,6 +248,7 @@ class Ledger:
                 told = f"{self._pods}: the record of the pod cannot be removed: {_named(error)}"
                 raise Refusal("LedgerNotWritten", told, "mount a tmpfs there that can be written") from error
             self._records.pop(uid, None)
+            self.lost.discard(uid)
 
     def _file(self, uid: str) -> Path:
         # A static pod's uid is whatever its author wrote.

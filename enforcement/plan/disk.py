@@ -55,12 +55,21 @@ def undo(cgroup: str, observed: Lines, ours: Lines) -> tuple[SetIo, ...]:
     return plan(cgroup, {}, observed, ours)
 
 
-def owned(wanted: Lines, observed: Lines, ours: Lines) -> dict[Device, IoLimits]:
+def owned(wanted: Lines, observed: Lines, ours: Lines, *, lost: bool = False) -> dict[Device, IoLimits]:
     """Return `ours` as it is recorded before a plan is carried out: what stood before us, once for each device.
 
-    What is wanted is ours even where it stands already, as when the record of a pod was lost: it is to be kept.
+    What is wanted is ours even where it stands already, and is to be kept.
+
+    Args:
+        wanted: By `wanted`.
+        observed: What io.max says.
+        ours: As for `plan`.
+        lost: Whether the pod had a record that is lost: what stands as it is wanted was then written by us.
     """
-    return {**{device: observed.get(device, UNLIMITED) for device in wanted}, **ours}
+    stood = {device: observed.get(device, UNLIMITED) for device in wanted}
+    if lost:
+        stood = {device: UNLIMITED if limits == wanted[device] else limits for device, limits in stood.items()}
+    return {**stood, **ours}
 
 
 def held(wanted: Lines, ours: Lines) -> dict[Device, IoLimits]:

@@ -12,9 +12,8 @@ from fakenetwork import Ifb
 
 from noisegate.enforcement.enforcer import Enforcer
 from noisegate.enforcement.ledger import Ledger
-from noisegate.enforcement.nri.events import (
-    State,
-)
+from noisegate.enforcement.nri.events import State
+from noisegate.enforcement.refusal import Refusal
 
 # Deadlines: the runtime stops waiting, the work goes on.
 
@@ -222,6 +221,29 @@ async def test_nothing_is_collected_that_is_being_made(
     monkeypatch.setattr(lab.shaper, "ours", meanwhile)
     await enforcer.collect()
     assert held(lab, pod)
+
+
+async def test_one_that_cannot_be_collected_keeps_no_other(
+    lab: Lab, enforcer: Enforcer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told, and goes with a later look at everything."""
+    names = [f"ng{number:012x}" for number in range(3)]
+    for name in names:
+        lab.network.put_ifb(name, Ifb())
+    remove = lab.shaper.remove
+
+    def remove_others(interface: Any, ifb: str) -> None:
+        if ifb == names[0]:
+            raise Refusal("ShaperRefused", f"{ifb} cannot be freed: EAGAIN", "try again")
+        remove(interface, ifb)
+
+    with monkeypatch.context() as now:
+        now.setattr(lab.shaper, "remove", remove_others)
+        await enforcer.collect()
+    assert lab.network.ifbs() == names[:1]
+    assert "EAGAIN" in lab.told("not-collected")[0]["told"]
+    await enforcer.look_at_all()
+    assert lab.network.ifbs() == []
 
 
 async def test_what_cannot_be_collected_is_told(lab: Lab, enforcer: Enforcer) -> None:
