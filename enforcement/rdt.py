@@ -9,6 +9,7 @@ adjustment = rdt.adjust(choice)          # in CreateContainer
 
 import threading
 from collections.abc import Collection, Iterable
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 from noisegate.enforcement.kernel.resctrl import Resctrl
@@ -66,6 +67,7 @@ class NodeRdt:
         self._runtime_config = runtime_config
         self._starts_in_group = starts_in_group
         self._classes: ClassFile | None = None
+        self._enforced = True
         self._in_use: frozenset[str] = frozenset()
         self._report = RdtReport(Owner("none", "it has not been looked at yet"))
         self._lock: Final = threading.Lock()
@@ -75,10 +77,16 @@ class NodeRdt:
         """What the last reconciliation found."""
         return self._report
 
-    def load(self, classes: ClassFile | None) -> None:
-        """Take up a class file, with the next reconciliation. None: there is none, and no group of ours shall be."""
+    def load(self, classes: ClassFile | None, *, enforced: bool = True) -> None:
+        """Take up a class file, with the next reconciliation.
+
+        Args:
+            classes: None: there is none, and no group of ours shall be.
+            enforced: Whether RDT classes are applied on this node; if not, there shall be no group of ours either.
+        """
         with self._lock:
             self._classes = classes
+            self._enforced = enforced
 
     def renew(self, *, runtime_config: str, starts_in_group: bool | Refusal) -> None:
         """Take up what the runtime is like now, with the next reconciliation: it may have been configured otherwise since."""
@@ -116,8 +124,22 @@ class NodeRdt:
             self._in_use |= {choice.rdt_class}
             return adjustment
 
+    def astray(self, rdt_class: str, threads: Iterable[int]) -> set[int]:
+        """Return those of a class's threads that are not in its group, where groups are ours to keep and it has one.
+
+        All of them are after somebody removed the group and it was made again, whoever asked for that.
+
+        Raises:
+            Refusal: The group cannot be read.
+        """
+        group = group_of(rdt_class)
+        with self._lock:
+            if self._report.owner.who != "enforcer" or group not in self._resctrl.names():
+                return set()
+            return set(threads).difference(self._resctrl.tasks(group))
+
     def place(self, rdt_class: str, threads: Iterable[int]) -> int:
-        """Move threads into a class's group, and return how many: after the group was removed and made again.
+        """Move threads into a class's group, and return how many.
 
         Raises:
             Refusal: A thread cannot be moved.
@@ -135,22 +157,25 @@ class NodeRdt:
             return RdtReport(Owner("none", "groups are removed"), *self._carry_out(steps))
 
     def _known(self) -> frozenset[str]:
-        """Return the classes of the class file that have a group; the runtime's are all groups there are."""
+        """Return the classes of the class file whose group is as the file says; the runtime's are all groups there are."""
         if self._report.owner.who == "none":
             return frozenset()
         names = self._resctrl.names()
         if self._report.owner.who == "runtime":
             return frozenset(name for name in names if not name.startswith(PREFIX))
+        failed = {outcome.rdt_class for outcome in self._report.outcomes}
         classes = self._classes.classes if self._classes else ()
-        return frozenset(name for name in classes if group_of(name) in names)
+        return frozenset(name for name in classes if group_of(name) in names and name not in failed)
 
     def _reconcile(self) -> RdtReport:
         unusable = None
         try:
-            machine = self._resctrl.machine()
+            machine, groups = self._resctrl.machine(), self._resctrl.groups()
         except Refusal as refusal:
             unusable = refusal
-        facts = Facts(self._runtime_config, unusable, self._starts_in_group, self._classes is not None)
+        facts = Facts(
+            self._runtime_config, unusable, self._starts_in_group, self._classes is not None, enforced=self._enforced
+        )
         owner = owner_of(facts)
         if unusable is not None or owner.who == "runtime":
             self._report = RdtReport(owner)
@@ -162,7 +187,7 @@ class NodeRdt:
             told = f"the class file does not fit this machine: {faults[0]}"
             self._report = RdtReport(Owner("none", told, "mend the class file"), faults=faults)
             return self._report
-        steps = plan(wanted, self._resctrl.groups(), machine, self._in_use)
+        steps = plan(wanted, groups, machine, self._in_use)
         self._report = RdtReport(owner, *self._carry_out(steps))
         return self._report
 
@@ -179,9 +204,11 @@ class NodeRdt:
                 failed.add(action.group)
                 outcomes.append(Outcome(action.group.removeprefix(PREFIX), refusal.reason, refusal.told, refusal.mend))
                 if MakeGroup(action.group) in done:
-                    # A group with the kernel's first schemata would let a container have all of the cache.
-                    self._resctrl.remove(action.group)
-                    done.remove(MakeGroup(action.group))
+                    # A group with the kernel's first schemata would let a container have all of the cache. One that
+                    # cannot be removed is given to nobody: its class is among the outcomes.
+                    with suppress(Refusal):
+                        self._resctrl.remove(action.group)
+                        done.remove(MakeGroup(action.group))
                 continue
             done.append(action)
         return tuple(done), tuple(outcomes)

@@ -11,7 +11,8 @@ Facts from Documentation/filesystems/resctrl.rst and fs/resctrl/ of Linux 6.18. 
 import errno
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -24,6 +25,8 @@ from noisegate.enforcement.refusal import Refusal
 PAGE: Final = 4096
 """Bytes of one write at most: kernfs answers E2BIG to more (`atomic_write_len`)."""
 _NOT_GROUPS: Final = frozenset({"info", "mon_groups", "mon_data"})
+_GONE: Final = frozenset({errno.ENOENT, errno.ENODEV})
+"""Of a group that is being removed: kernfs answers ENODEV to whoever found a file before and opens or reads it now."""
 _ESCAPE: Final = re.compile(r"\\([0-7]{3})")
 _MOUNT: Final = "mount it: mount -t resctrl resctrl /sys/fs/resctrl"
 
@@ -80,18 +83,17 @@ class Resctrl:
         Raises:
             Refusal: resctrl is not mounted here, or only for reading, or cannot be read, or cannot share out anything.
         """
-        try:
+        with self._reading():
             mount = self._mount()
-            if mount is None:
-                raise Refusal("ResctrlNotMounted", f"resctrl is not mounted at {self.root}", _MOUNT)
-            if mount.read_only:
-                told = f"resctrl is mounted read-only at {self.root}"
-                raise Refusal("ResctrlReadOnly", told, "mount it writable into the enforcer's container")
-            ids = {name: tuple(sorted(values)) for name, values in self.root_schemata().items()}
+        if mount is None:
+            raise Refusal("ResctrlNotMounted", f"resctrl is not mounted at {self.root}", _MOUNT)
+        if mount.read_only:
+            told = f"resctrl is mounted read-only at {self.root}"
+            raise Refusal("ResctrlReadOnly", told, "mount it writable into the enforcer's container")
+        ids = {name: tuple(sorted(values)) for name, values in self.root_schemata().items()}
+        with self._reading():
             caches: dict[str, Cache] = {name: self._cache(name, ids[name]) for name in MASKED if name in ids}
             bandwidth = self._bandwidth(ids["MB"], mount) if "MB" in ids else None
-        except (OSError, ValueError) as error:
-            raise _unreadable(self.root, error) from error
         closids = [cache.closids for cache in caches.values()] + ([bandwidth.closids] if bandwidth else [])
         if not closids:
             told = "this machine can share out neither caches nor memory bandwidth, it only measures them"
@@ -105,38 +107,62 @@ class Resctrl:
             Refusal: They cannot be read.
         """
         ours: dict[str, Group] = {}
-        try:
-            names = self.names()
-            for name in (each for each in names if each.startswith(PREFIX)):
-                try:
-                    ours[name] = Group(self.read(name), bool(self.tasks(name)), self.mode(name))
-                except FileNotFoundError:
-                    continue  # removed since it was listed
-            root = self.root_schemata()
-        except (OSError, ValueError) as error:
-            raise _unreadable(self.root, error) from error
-        return Groups(ours, tuple(name for name in names if not name.startswith(PREFIX)), root)
+        names = self.names()
+        for name in (each for each in names if each.startswith(PREFIX)):
+            try:
+                ours[name] = Group(self.read(name), bool(self.tasks(name)), self.mode(name))
+            except Refusal as refusal:
+                if refusal.reason != "GroupGone":
+                    raise
+        return Groups(ours, tuple(name for name in names if not name.startswith(PREFIX)), self.root_schemata())
 
     def names(self) -> list[str]:
-        """Return the names of all groups but the root, whoever made them."""
-        with os.scandir(self.root) as entries:
+        """Return the names of all groups but the root, whoever made them.
+
+        Raises:
+            Refusal: They cannot be read.
+        """
+        with self._reading(), os.scandir(self.root) as entries:
             return sorted(entry.name for entry in entries if entry.is_dir() and entry.name not in _NOT_GROUPS)
 
     def root_schemata(self) -> Schemata:
-        """Return the root group's schemata: a line for each resource, an entry for each cache."""
-        return schemata.parse((self.root / "schemata").read_text())
+        """Return the root group's schemata: a line for each resource, an entry for each cache.
+
+        Raises:
+            Refusal: They cannot be read.
+        """
+        with self._reading():
+            return schemata.parse((self.root / "schemata").read_text())
 
     def read(self, group: str) -> Schemata:
-        """Return the schemata of a group of ours."""
-        return schemata.parse((self._ours(group) / "schemata").read_text())
+        """Return the schemata of a group of ours.
+
+        Raises:
+            Refusal: `GroupGone`, or they cannot be read.
+        """
+        path = self._ours(group)
+        with self._reading(group):
+            return schemata.parse((path / "schemata").read_text())
 
     def mode(self, group: str) -> str:
-        """Return the mode of a group of ours."""
-        return (self._ours(group) / "mode").read_text().strip()
+        """Return the mode of a group of ours.
+
+        Raises:
+            Refusal: `GroupGone`, or it cannot be read.
+        """
+        path = self._ours(group)
+        with self._reading(group):
+            return (path / "mode").read_text().strip()
 
     def tasks(self, group: str) -> list[int]:
-        """Return the threads in a group of ours; the kernel leaves out those that our PID namespace does not have."""
-        return [int(line) for line in (self._ours(group) / "tasks").read_text().split()]
+        """Return the threads in a group of ours; the kernel leaves out those that our PID namespace does not have.
+
+        Raises:
+            Refusal: `GroupGone`, or they cannot be read.
+        """
+        path = self._ours(group)
+        with self._reading(group):
+            return [int(line) for line in (path / "tasks").read_text().split()]
 
     def make(self, group: str) -> None:
         """Make a group of ours; nothing happens if it is there.
@@ -159,7 +185,8 @@ class Resctrl:
         changes nothing, but for MB under mba_MBps. Lines that do not fit into a page are written in several.
 
         Raises:
-            Refusal: `SchemataRefused`: the kernel does not take them; `SchemataDiffer`: it took them and shows others.
+            Refusal: `SchemataRefused`: the kernel does not take them; `SchemataDiffer`: it took them and shows others;
+                `GroupGone`: it took them and shows none any more.
         """
         path = self._ours(group) / "schemata"
         for text in _pages(schemata.write(wanted)):
@@ -183,6 +210,10 @@ class Resctrl:
         path = self._ours(group) / "tasks"
         moved = 0
         for thread in threads:
+            if thread == 0:
+                # cgroup.threads shows so what our PID namespace does not have; to resctrl 0 is whoever writes it.
+                told = f"a thread of another PID namespace cannot be moved into the group {group}"
+                raise Refusal("TaskNotMoved", told, "the enforcer needs hostPID")
             try:
                 self._calls.write(path, b"%d\n" % thread)
             except ProcessLookupError:
@@ -202,15 +233,24 @@ class Resctrl:
         path = self._ours(group)
         try:
             self._calls.rmdir(path)
-        except FileNotFoundError:
-            return
         except OSError as error:
-            raise Refusal("GroupNotRemoved", f"the group {group} cannot be removed: {self._why(error)}") from error
+            if error.errno not in _GONE:
+                raise Refusal("GroupNotRemoved", f"the group {group} cannot be removed: {self._why(error)}") from error
 
     def _ours(self, group: str) -> Path:
         if not group.startswith(PREFIX) or "/" in group or "\n" in group or "\0" in group:
             raise ValueError(f"{group!r} is no group of ours")
         return self.root / group
+
+    @contextmanager
+    def _reading(self, group: str = "") -> Iterator[None]:
+        """Refuse what cannot be read."""
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            if group and isinstance(error, OSError) and error.errno in _GONE:
+                raise Refusal("GroupGone", f"the group {group} has been removed") from error
+            raise Refusal("ResctrlUnreadable", f"resctrl at {self.root} cannot be read: {error}") from error
 
     def _mount(self) -> Mount | None:
         """Return the last mount at `root`: that is the one that is seen."""
@@ -269,10 +309,6 @@ def sees_all_tasks(namespace: Path = Path("/proc/self/ns/pid")) -> bool:
     True in the initial PID namespace, whose inode is PROC_PID_INIT_INO (include/linux/proc_ns.h): `hostPID: true`.
     """
     return namespace.stat().st_ino == 0xEFFFFFFC
-
-
-def _unreadable(root: Path, error: Exception) -> Refusal:
-    return Refusal("ResctrlUnreadable", f"resctrl at {root} cannot be read: {error}")
 
 
 def _pages(lines: list[str]) -> Iterable[str]:

@@ -117,7 +117,7 @@ def plan(wanted: Mapping[str, Schemata], groups: Groups, machine: Machine, in_us
         if group in names:
             continue
         if there.used or name in in_use:
-            told = f"RDT class {name} left the class file while containers run in it; its group stays until it is empty"
+            told = f"RDT class {name} is not given out any more, but containers run in it; its group stays until it is empty"
             outcomes.append(Outcome(name, "ClassKept", told))
         else:
             removed.append(RemoveGroup(group))
@@ -173,12 +173,14 @@ class Facts(NamedTuple):
         resctrl: Why resctrl cannot be used; None: it can.
         starts_in_group: Whether the OCI runtime says that it can start a container in a group, or why it could not be asked.
         class_file: Whether this program has a class file.
+        enforced: Whether this program is to apply RDT classes on this node.
     """
 
     runtime_config: str
     resctrl: Refusal | None
     starts_in_group: bool | Refusal
     class_file: bool
+    enforced: bool = True
 
 
 class Owner(NamedTuple):
@@ -201,6 +203,8 @@ def owner_of(facts: Facts) -> Owner:
         return Owner("none", facts.resctrl.told, facts.resctrl.mend)
     if facts.runtime_config:
         return Owner("runtime", f"the runtime has an RDT configuration ({facts.runtime_config})")
+    if not facts.enforced:
+        return Owner("none", "RDT is switched off on this node", "set rdt.enforced in node.yaml")
     if not facts.class_file:
         return Owner("none", "there is no class file", "set the node's class file")
     if isinstance(facts.starts_in_group, Refusal):
@@ -237,8 +241,8 @@ def adjust(
     Args:
         choice: The container's, as its pod asks; None: it asks for none.
         owner: Of RDT on this node.
-        known: Classes that have a group now.
-        outcomes: Of classes that have none, and why.
+        known: Classes that have their group now.
+        outcomes: Of classes that have not, and why.
 
     Raises:
         Refusal: The container cannot run in its class here.

@@ -1,5 +1,8 @@
 """RDT on a node: groups kept in step, owners, containers answered. The first part also runs on silicon (make test-rdt)."""
 
+import errno
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +12,7 @@ from rdtnodes import CLASS, RdtNode, rdt_node
 
 from noisegate.enforcement.kernel.resctrl import Resctrl
 from noisegate.enforcement.plan.partitions import ClassFile, read
-from noisegate.enforcement.plan.rdt import MakeGroup, RdtAdjustment, RemoveGroup, WriteSchemata
+from noisegate.enforcement.plan.rdt import MakeGroup, Owner, RdtAdjustment, RemoveGroup, WriteSchemata
 from noisegate.enforcement.rdt import NodeRdt
 from noisegate.enforcement.refusal import Refusal
 from noisegate.isolation.rdt import Choice
@@ -98,6 +101,22 @@ def test_a_group_that_somebody_removed(node: RdtNode) -> None:
     assert node.resctrl.read(f"noisegate-{GOLD}") == schemata
 
 
+def test_threads_that_are_not_where_they_belong(node: RdtNode) -> None:
+    """One that somebody moved, and all of a group that was removed and made again, by a container's start or otherwise."""
+    rdt = ours(node.resctrl, class_file(gold="50%", bronze="20%"))
+    first, second, other = node.start(), node.start(), node.start()
+    assert rdt.astray(GOLD, [first, second]) == {first, second}
+    assert rdt.place(GOLD, [first, second]) == 2
+    assert rdt.astray(GOLD, [first, second]) == set()
+    node.resctrl.add(f"noisegate-{BRONZE}", [second, other])
+    assert rdt.astray(GOLD, [first, second]) == {second}
+    node.resctrl.remove(f"noisegate-{GOLD}")
+    assert rdt.astray(GOLD, [first, second]) == set()
+    rdt.adjust(own(GOLD))
+    assert rdt.reconcile().done == ()
+    assert rdt.astray(GOLD, [first, second]) == {first, second}
+
+
 def test_nothing_is_left_after_the_cleanup(node: RdtNode) -> None:
     """Apply, then clean up: the groups and the root's schemata are as they were."""
     before = (node.resctrl.names(), node.resctrl.root_schemata())
@@ -133,6 +152,19 @@ def test_the_runtime_s_groups_are_only_looked_at(fake: FakeResctrl) -> None:
     with pytest.raises(Refusal, match="RDT class gold is unknown on this node; known: silver"):
         rdt.adjust(own("gold"))
     assert fake.calls == []
+
+
+def test_threads_in_groups_that_are_not_ours_to_keep(fake: FakeResctrl) -> None:
+    """Where RDT is switched off, or the runtime's, nobody is called astray: others may have moved them on purpose."""
+    rdt = ours(on(fake), class_file(gold="50%"))
+    assert rdt.astray(GOLD, [1]) == {1}
+    rdt.load(None, enforced=False)
+    assert rdt.reconcile(in_use=[GOLD]).owner.who == "none"
+    assert f"noisegate-{GOLD}" in on(fake).names()
+    assert rdt.astray(GOLD, [1]) == set()
+    rdt.renew(runtime_config="/etc/rdt.yaml", starts_in_group=True)
+    assert rdt.reconcile(in_use=[GOLD]).owner.who == "runtime"
+    assert rdt.astray(GOLD, [1]) == set()
 
 
 def test_the_runtime_was_configured_otherwise(fake: FakeResctrl) -> None:
@@ -171,6 +203,20 @@ def test_a_node_without_a_class_file(fake: FakeResctrl) -> None:
     assert rdt.reconcile().done == (RemoveGroup(f"noisegate-{GOLD}"),)
     with pytest.raises(Refusal, match=r"there is no class file \(set the node's class file\)"):
         rdt.adjust(own(GOLD))
+
+
+def test_rdt_that_is_switched_off(fake: FakeResctrl) -> None:
+    """No CLOSID is taken; what is left of before goes as soon as it is empty, and it is said why nothing is held."""
+    rdt = ours(on(fake), class_file(gold="50%", bronze="20%"))
+    fake.write(fake.root / f"noisegate-{GOLD}" / "tasks", b"3\n")
+    rdt.load(class_file(gold="50%", bronze="20%"), enforced=False)
+    report = rdt.reconcile()
+    assert report.owner == Owner("none", "RDT is switched off on this node", "set rdt.enforced in node.yaml")
+    assert report.done == (RemoveGroup(f"noisegate-{BRONZE}"),)
+    assert [(each.rdt_class, each.reason) for each in report.outcomes] == [(GOLD, "ClassKept")]
+    fake.end(3)
+    assert rdt.reconcile().done == (RemoveGroup(f"noisegate-{GOLD}"),)
+    assert on(fake).names() == ["silver"]
 
 
 def test_a_node_without_resctrl(tmp_path: Path) -> None:
@@ -225,6 +271,76 @@ def test_a_group_is_never_left_with_the_kernel_s_first_schemata(fake: FakeResctr
     ]
     assert on(fake).names() == ["silver"]
     with pytest.raises(Refusal, match=r"Overlaps with exclusive group \(EINVAL\)"):
+        rdt.adjust(own(GOLD))
+
+
+def test_a_group_that_cannot_be_filled_nor_removed(tmp_path: Path) -> None:
+    """It stays, no container comes into it, and it is filled once that can be done."""
+
+    class TurnsReadOnly(FakeResctrl):
+        turned = True
+
+        def rmdir(self, path: Path) -> None:
+            self._refuse(path)
+            super().rmdir(path)
+
+        def write(self, path: Path, data: bytes) -> None:
+            self._refuse(path)
+            super().write(path, data)
+
+        def _refuse(self, path: Path) -> None:
+            if self.turned:
+                raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    fake = TurnsReadOnly(tmp_path / "resctrl")
+    rdt = ours(on(fake), class_file(gold="50%"))
+    assert rdt.report.done == (MakeGroup(f"noisegate-{GOLD}"),)
+    assert on(fake).names() == [f"noisegate-{GOLD}"]
+    for _ in range(2):
+        with pytest.raises(Refusal, match="EROFS") as error:
+            rdt.adjust(own(GOLD))
+        assert error.value.reason == "SchemataRefused"
+    fake.turned = False
+    assert rdt.adjust(own(GOLD)) == RdtAdjustment(clos_id=f"noisegate-{GOLD}")
+    assert fake.shown(fake.root / f"noisegate-{GOLD}")["L3"][0] == 0x3FF
+
+
+def test_a_changed_class_that_the_kernel_refuses(fake: FakeResctrl) -> None:
+    """Its group stays as it was for those who are in it; nobody else is put into what the class file does not say."""
+    rdt = ours(on(fake), class_file(gold="50%"))
+    fake.write(fake.root / "schemata", b"L3:0=f0000;1=f0000\n")
+    fake.write(fake.root / "silver" / "schemata", b"L3:0=c00;1=c00\n")
+    fake.write(fake.root / "silver" / "mode", b"exclusive\n")
+    rdt.load(class_file(gold="60%"))
+    assert [each.reason for each in rdt.reconcile().outcomes] == ["SchemataRefused"]
+    assert fake.shown(fake.root / f"noisegate-{GOLD}")["L3"][0] == 0x3FF
+    with pytest.raises(Refusal, match=r"Overlaps with exclusive group \(EINVAL\)"):
+        rdt.adjust(own(GOLD))
+    fake.write(fake.root / "silver" / "mode", b"shareable\n")
+    assert rdt.adjust(own(GOLD)) == RdtAdjustment(clos_id=f"noisegate-{GOLD}")
+
+
+def test_groups_that_cannot_be_read(fake: FakeResctrl) -> None:
+    """Nobody owns RDT meanwhile, and it is said why; nothing is raised but to whom asks for a class."""
+    rdt = ours(on(fake), class_file(gold="50%"))
+    mode = fake.root / f"noisegate-{GOLD}" / "mode"
+    mode.unlink()
+    mode.mkdir()
+    report = rdt.reconcile()
+    assert (report.owner.who, report.done) == ("none", ())
+    assert "cannot be read: [Errno 21] Is a directory" in report.owner.why
+    with pytest.raises(Refusal, match=r"cannot be given on this node: resctrl at .* cannot be read"):
+        rdt.adjust(own(GOLD))
+    mode.rmdir()
+    mode.write_text("shareable\n")
+    assert rdt.adjust(own(GOLD)) == RdtAdjustment(clos_id=f"noisegate-{GOLD}")
+
+
+def test_a_mount_that_goes_between_two_looks(fake: FakeResctrl) -> None:
+    """Who asks for a class then is refused in the same way as after the next look."""
+    rdt = ours(on(fake), class_file(gold="50%"))
+    shutil.rmtree(fake.root)
+    with pytest.raises(Refusal, match=r"resctrl at .* cannot be read"):
         rdt.adjust(own(GOLD))
 
 

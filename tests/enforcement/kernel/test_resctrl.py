@@ -1,5 +1,7 @@
 """resctrl: what is read, made, written and removed. The first part also runs on silicon (make test-rdt)."""
 
+import errno
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -53,8 +55,9 @@ def test_a_group_is_a_directory_that_the_kernel_fills(node: RdtNode) -> None:
     for _ in range(2):
         node.resctrl.remove(GOLD)
     assert GOLD not in node.resctrl.names()
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(Refusal) as error:
         node.resctrl.read(GOLD)
+    assert refusal_of(error) == ("GroupGone", f"the group {GOLD} has been removed")
 
 
 def test_schemata_are_read_back(node: RdtNode) -> None:
@@ -124,6 +127,14 @@ def test_a_thread_that_cannot_be_moved_is_told(node: RdtNode) -> None:
     node.resctrl.make(GOLD)
     with pytest.raises(Refusal, match=r"thread -1 cannot be moved .*: Invalid pid -1 \(EINVAL\)"):
         node.resctrl.add(GOLD, [-1])
+
+
+def test_a_thread_that_we_cannot_see_is_told(node: RdtNode) -> None:
+    """Its number is 0 here, by which the kernel would move ourselves: nothing is written."""
+    node.resctrl.make(GOLD)
+    with pytest.raises(Refusal, match=r"a thread of another PID namespace .* \(the enforcer needs hostPID\)"):
+        node.resctrl.add(GOLD, [0])
+    assert node.resctrl.tasks(GOLD) == []
 
 
 @pytest.mark.parametrize(
@@ -321,6 +332,58 @@ def test_a_group_that_goes_while_it_is_read(tmp_path: Path) -> None:
     fake = faked(tmp_path)
     (fake.root / GOLD).mkdir()
     assert on(fake).groups().ours == {}
+
+
+@pytest.mark.parametrize("name", ["schemata", "tasks", "mode"])
+def test_a_group_whose_files_go_while_they_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """ENODEV is no trouble with resctrl: that group is passed over, the others are there."""
+    fake = faked(tmp_path)
+    on(fake).make(GOLD)
+    on(fake).make(BRONZE)
+    read = Path.read_text
+
+    # No plain file answers so: only kernfs does, of a file whose directory is being removed.
+    def read_text(path: Path, encoding: str | None = None) -> str:
+        if path == fake.root / GOLD / name:
+            raise OSError(errno.ENODEV, os.strerror(errno.ENODEV), str(path))
+        return read(path, encoding)
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    assert list(on(fake).groups().ours) == [BRONZE]
+
+
+def test_a_group_that_is_being_removed_is_removed(tmp_path: Path) -> None:
+    """ENODEV says that somebody else is about it."""
+
+    class Dying(FakeResctrl):
+        def rmdir(self, path: Path) -> None:
+            raise OSError(errno.ENODEV, os.strerror(errno.ENODEV), str(path))
+
+    (tmp_path / "resctrl").mkdir()
+    on(Dying(tmp_path / "resctrl")).remove(GOLD)
+
+
+def test_a_group_that_goes_after_it_was_written(tmp_path: Path) -> None:
+    """What cannot be read back is not as it was asked for."""
+
+    class Fleeting(FakeResctrl):
+        def write(self, path: Path, data: bytes) -> None:
+            super().write(path, data)
+            self.rmdir(path.parent)
+
+    (tmp_path / "resctrl").mkdir()
+    resctrl = on(Fleeting(tmp_path / "resctrl"))
+    resctrl.make(GOLD)
+    with pytest.raises(Refusal) as error:
+        resctrl.write(GOLD, {"L3": {0: 1}})
+    assert error.value.reason == "GroupGone"
+
+
+def test_groups_that_cannot_be_listed(tmp_path: Path) -> None:
+    """A mount point that is not there any more is told."""
+    with pytest.raises(Refusal, match=r"cannot be read: .*No such file") as error:
+        Resctrl(tmp_path / "elsewhere").names()
+    assert error.value.reason == "ResctrlUnreadable"
 
 
 def test_the_calls_are_the_system_s(tmp_path: Path) -> None:

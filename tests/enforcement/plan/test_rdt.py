@@ -441,6 +441,10 @@ NO_RUNC = Refusal("RuncFeaturesUnknown", "runc features cannot be run: No such f
         pytest.param(Facts("/etc/rdt.yaml", None, False, False), "runtime", "(/etc/rdt.yaml)", id="the runtime's"),
         pytest.param(Facts("/etc/rdt.yaml", NO_RESCTRL, True, True), "none", "not mounted at /r", id="no resctrl"),
         pytest.param(Facts("", None, True, False), "none", "there is no class file", id="no class file"),
+        pytest.param(Facts("", None, True, True, enforced=False), "none", "RDT is switched off", id="switched off"),
+        pytest.param(
+            Facts("/etc/rdt.yaml", None, True, False, enforced=False), "runtime", "(/etc/rdt.yaml)", id="off here only"
+        ),
         pytest.param(Facts("", None, False, True), "none", "does not say that it can", id="runc that does not say so"),
         pytest.param(Facts("", None, NO_RUNC, True), "none", "is not known: runc features cannot be run", id="no runc"),
     ],
