@@ -212,8 +212,9 @@ def _divide_by_share(
     counts: dict[str, int] = {}
     # The smallest first: what they are rounded up by is taken from the larger ones, and the largest has what is left.
     *smaller, largest = sorted(shares, key=lambda each: (shares[each], each))
-    for name in smaller:
-        counts[name] = max(shares[name] * free // (free * total // ways), fewest)
+    for left, name in zip(range(len(smaller), 0, -1), smaller, strict=True):
+        # Each that comes later has its fewest all the same.
+        counts[name] = min(max(shares[name] * free // (free * total // ways), fewest), free - left * fewest)
         free -= counts[name]
     counts[largest] = free
     grants: dict[str, int] = {}

@@ -103,6 +103,16 @@ def test_the_least_number_of_ways_holds() -> None:
     assert lines(shares('"100%"', '"100-100%"'), machine)["c"] == ["L3:0=c0000;1=c0000"]
 
 
+def test_small_partitions_leave_the_others_theirs() -> None:
+    """Where there are just as many ways as partitions, each has one: what the small are rounded up by is not taken twice."""
+    given = {"a": 0, "b": 0, "c": 0, "d": 0, "e": 6, "f": 14}
+    text = "partitions:" + "".join(
+        f'\n  {name}: {{l3Allocation: "{share}%", classes: {{{name}: }}}}' for name, share in given.items()
+    )
+    machine = Machine({"L3": L3._replace(mask=(1 << 30) - 1)}, None, 8)
+    assert lines(text, machine) == {name: [f"L3:0={1 << way:x};1={1 << way:x}"] for way, name in enumerate(given)}
+
+
 def test_caches_may_have_shares_of_their_own() -> None:
     """`all` is for the caches that have no entry; without it they are whole."""
     text = """
