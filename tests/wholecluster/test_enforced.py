@@ -412,8 +412,30 @@ def test_the_node_says_what_it_holds(enforced: Site) -> None:
     command = ("exec", "--namespace", site.NAMESPACE, "daemonset/noisegate-node", "--", "python3", "-m", "noisegate")
     shown = json.loads(enforced.kubectl(*command, "node", "status", "-o", "json"))
     assert (shown["node"], shown["enforces"], shown["connected"]) == (NAME, ["disk", "network"], True)
+    assert [check["name"] for check in shown["checks"] if not check["passed"]] == ["owner of RDT"]
     enforced.withdraw()
     assert enforced.labels() == {}
     assert (enforced.condition()["status"], enforced.condition()["reason"]) == ("False", "Stopped")
     enforced.deploy()
     enforced.await_enforcing()
+
+
+def test_the_node_is_cleaned(enforced: Site) -> None:
+    """As the guide undoes it: a pod in the enforcer's place takes back what was made, also of pods that run; then it is held anew."""
+    node = enforced.cluster.node
+    enforced.apply(pod("cleaned", disk(4) | network(20, 10)))
+    enforced.cluster.await_phase("cleaned", seconds=site.SECONDS)
+    value = enforced.cluster.pod("cleaned")
+    uid = value["metadata"]["uid"]
+    assert (limits(enforced, value), shaped(enforced, uid)) == (line(4), (20 * M, 10 * M))
+    enforced.clean()
+    assert (limits(enforced, value), enforced.labels()) == ("", {})
+    assert not re.search(r"6e67:|\bng[0-9a-f]{12}\b", node.sh("tc qdisc; ip -o link"))
+    assert node.run("ls", f"{site.STATE}/pods", check=False).out == ""
+    said = enforced.kubectl("logs", "--namespace", site.NAMESPACE, "daemonset/noisegate-node", "--container", "cleanup")
+    assert f"default/cleaned ({uid}): its limits are undone" in said
+    enforced.deploy()
+    enforced.await_enforcing()
+    enforced.until("it is held again", lambda: shaped(enforced, uid) == (20 * M, 10 * M))
+    assert limits(enforced, value) == line(4)
+    delete(enforced, "cleaned")

@@ -35,6 +35,7 @@ from vm.cluster import Cluster
 from vm.kubelet import NAME
 
 OVERLAY: Final = ownimage.ROOT / "deploy/overlays/enforcer"
+CLEANUP: Final = ownimage.ROOT / "deploy/overlays/cleanup"
 DROP_IN: Final = ownimage.ROOT / "deploy/node/10-noisegate.toml"
 IMAGE: Final = "docker.io/library/noisegate:0.1.0"
 """What the DaemonSet's `noisegate:0.1.0` stands for."""
@@ -77,6 +78,13 @@ class Site:
     def deploy(self) -> None:
         """Have the DaemonSet."""
         self.apply(self._daemon_set)
+
+    def clean(self) -> None:
+        """Have the pod that undoes what the enforcer did in its place, and wait until it has."""
+        self.apply(deployed.find(deployed.built(CLEANUP), "DaemonSet", "noisegate-node"))
+        self.kubectl(
+            "rollout", "status", "--namespace", NAMESPACE, "daemonset/noisegate-node", f"--timeout={SECONDS:.0f}s"
+        )
 
     def withdraw(self) -> None:
         """Have no DaemonSet, and wait until its pod has ended."""
