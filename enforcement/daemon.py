@@ -23,7 +23,6 @@ from noisegate.enforcement.ledger import Ledger
 from noisegate.enforcement.metrics import KINDS, Metrics
 from noisegate.enforcement.nri.plugin import Plugin, Status
 from noisegate.enforcement.plan import partitions
-from noisegate.enforcement.plan.rdt import MakeGroup
 from noisegate.enforcement.preflight import Check
 from noisegate.enforcement.refusal import Refusal
 from noisegate.enforcement.report.events import Events
@@ -241,32 +240,35 @@ class _Daemon:
         self.facts = survey.examine(self.settings, self.parts, self.facts)
         # Before anything is made: the groups may be the runtime's by now.
         survey.renew(self.rdt, self.facts)
-        report = self.rdt.reconcile(self.enforcer.classes_in_use())
-        for action in report.done:
-            if isinstance(action, MakeGroup):
-                self._put_back(action.group.removeprefix(partitions.PREFIX))
+        in_use = self.enforcer.classes_in_use()
+        report = self.rdt.reconcile(in_use)
+        for rdt_class in sorted(in_use):
+            self._put_back(rdt_class)
         for outcome in report.outcomes:
             self.log.warning("rdt-class", rdt_class=outcome.rdt_class, reason=outcome.reason, told=outcome.told)
         return survey.checks(self.settings, self.facts, report.owner)
 
     def _put_back(self, rdt_class: str) -> None:
-        """Put containers into their class's group again: somebody removed it, and the kernel moved them to the root group."""
-        moved: set[int] = set()
-        # Threads that are started meanwhile begin where their parents are.
-        while threads := set(self.enforcer.holder.threads_in(rdt_class)) - moved:
-            try:
-                self.rdt.place(rdt_class, threads)
-            except Refusal as refusal:
-                self.log.warning("rdt-class", rdt_class=rdt_class, reason=refusal.reason, told=str(refusal))
-                return
-            moved |= threads
+        """Put threads of containers into their class's group again: somebody moved them, or removed it and the kernel did."""
+        seen: set[int] = set()
+        moved = 0
+        try:
+            # Threads that are started meanwhile begin where their parents are.
+            while astray := self.rdt.astray(rdt_class, self.enforcer.holder.threads_in(rdt_class)) - seen:
+                moved += self.rdt.place(rdt_class, sorted(astray))
+                seen |= astray
+        except Refusal as refusal:
+            self.log.warning("rdt-class", rdt_class=rdt_class, reason=refusal.reason, told=str(refusal))
         if moved:
             self.metrics.repairs.labels("rdt").inc()
-            self.log.warning("drift-repaired", kind="rdt", rdt_class=rdt_class, threads=len(moved))
+            self.log.warning("drift-repaired", kind="rdt", rdt_class=rdt_class, threads=moved)
 
     def _load_classes(self) -> None:
         path = self.settings.rdt.classes
-        if path:
+        if not self.settings.rdt.enforced:
+            # Who shares out the caches here instead needs the CLOSIDs.
+            self.rdt.load(None, enforced=False)
+        elif path:
             try:
                 self.rdt.load(partitions.read(Path(path).read_bytes(), path))
             except (ConfigError, OSError) as error:

@@ -110,8 +110,8 @@ def boot() -> str:
 
 def owner(settings: Settings, facts: Facts) -> Owner:
     """Return who will own RDT on this node."""
-    classes = bool(settings.rdt.classes)
-    return owner_of(RdtFacts(_runtime_rdt(facts), facts.resctrl, _starts_in_group(facts), classes))
+    classes, enforced = bool(settings.rdt.classes), settings.rdt.enforced
+    return owner_of(RdtFacts(_runtime_rdt(facts), facts.resctrl, _starts_in_group(facts), classes, enforced))
 
 
 def _runtime_rdt(facts: Facts) -> str:

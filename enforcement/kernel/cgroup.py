@@ -173,14 +173,14 @@ class CgroupTree:
             Refusal: The pod's cgroup has gone.
         """
         with self._opened(cgroup) as folder:
-            top = Path("/proc/self/fd", str(folder))
-            groups = [entry for entry in top.iterdir() if container in entry.name and entry.is_dir()]
-            found: list[int] = []
-            for group in groups:
-                for file in (group / THREADS, *group.glob(f"**/{THREADS}")):
+            top = f"/proc/self/fd/{folder}"
+            found: set[int] = set()
+            # A group may go while it is looked through; os.walk passes it by.
+            for path, _, _ in os.walk(top):
+                if container in path.removeprefix(top):
                     with suppress(OSError):
-                        found += map(int, file.read_text().split())
-            return sorted(set(found))
+                        found.update(map(int, Path(path, THREADS).read_text().split()))
+            return sorted(found)
 
     def _write(self, folder: int, name: str, data: bytes) -> None:
         """Give a file of the kernel's one write(2). A fake tree, whose files are plain ones, does here what the kernel does."""

@@ -5,6 +5,7 @@ Its runtime is the test's, over a real unix socket; a real containerd has it in 
 """
 
 import asyncio
+import errno
 import json
 import os
 import re
@@ -22,10 +23,14 @@ from fakeresctrl import FakeResctrl
 
 from noisegate.enforcement import config, survey
 from noisegate.enforcement import daemon as daemon_module
+from noisegate.enforcement.intent.intent import Remembered
 from noisegate.enforcement.kernel import probe
 from noisegate.enforcement.kernel.resctrl import Resctrl
+from noisegate.enforcement.ledger import Placed, Record
 from noisegate.enforcement.nri import nri_pb2 as pb
 from noisegate.enforcement.status import SOCKET, NodeStatus, ask
+from noisegate.isolation import keys
+from noisegate.isolation.rdt import Choice
 from noisegate.service.log import Log
 from noisegate.service.stop import Stop
 
@@ -271,39 +276,166 @@ async def test_a_task_that_fails_ends_the_process(tmp_path: Path, monkeypatch: p
     assert fault["error"] == "RuntimeError: the watch is broken"
 
 
+class RdtDaemon:
+    """The daemon's parts in this process, without its connections, on a machine with RDT.
+
+    Args:
+        folder: For everything that it touches.
+        monkeypatch: Keeps it from the machine's own network and API server.
+        rdt: More of node.yaml's `rdt` block.
+        runc: Whether there is one, which starts containers in groups.
+    """
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, rdt: str = "", *, runc: bool = True) -> None:
+        (folder / "resctrl").mkdir()
+        self.folder: Final = folder
+        self.fake: Final = FakeResctrl(folder / "resctrl")
+        self.lines: Final[list[dict[str, Any]]] = []
+        (folder / "classes.yaml").write_text("partitions: {p: {classes: {gold: }}}")
+        more = f"rdt: {{classes: {folder}/classes.yaml{rdt}}}"
+        settings = config.load(Daemon(folder, more).config.read_text(), "node.yaml")
+        parts = survey.Parts.of(settings)._replace(resctrl=Resctrl(self.fake.root, self.fake.mountinfo, self.fake))
+        monkeypatch.setattr(survey.Parts, "of", lambda _settings: parts)
+        monkeypatch.setattr(probe, "ifb_facts", lambda: "not looked at: this is the machine's own network")
+        for name in ("KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT"):
+            monkeypatch.delenv(name, raising=False)
+        if runc:
+            self.install_runc()
+        log = Log(lambda line: self.lines.append(json.loads(line)))
+        self.daemon: Final = daemon_module._Daemon(settings, "n1", log, None)
+
+    def install_runc(self) -> None:
+        """Have one that starts containers in groups."""
+        runc = self.folder / "runc"
+        runc.write_text("""#!/bin/sh\necho '{"linux": {"intelRdt": {"enabled": true}}}'\n""")
+        runc.chmod(0o700)
+
+    def container(self, *threads: int) -> None:
+        """Have a container of the class gold with these threads, in the root group."""
+        cgroup = "/kubepods/burstable/podu1"
+        group = self.folder / "cgroup" / cgroup[1:] / ("c" * 64)
+        group.mkdir(parents=True)
+        (group / "cgroup.threads").write_text("".join(f"{thread}\n" for thread in threads))
+        for thread in threads:
+            self.fake.fork(1, thread)
+        placed = (Placed("c" * 64, "app", {}, "gold"),)
+        intent = Remembered("runtime", "", {}, {})
+        self.daemon.enforcer.holder.ledger.put(Record("u1", "shop", "web", intent, "s", cgroup, 1, containers=placed))
+
+    def look(self) -> tuple[str, bool]:
+        """Look at the node once; return the owner of RDT, and whether something makes this node's rdt label go."""
+        checks = self.daemon._examine()
+        (found,) = (check.found for check in checks if check.name == "owner of RDT")
+        return found, any(not check.passed and check.kinds == ("rdt",) for check in checks)
+
+    def told(self, event: str) -> list[dict[str, Any]]:
+        """Return the log's lines of an event, without what all of them have."""
+        said = [line for line in self.lines if line["event"] == event]
+        return [{key: line[key] for key in ("kind", "rdt_class", "threads", "reason") if key in line} for line in said]
+
+    def repairs(self) -> float:
+        """Return how often drift was repaired."""
+        registry = self.daemon.metrics.registry
+        return registry.get_sample_value("noisegate_node_drift_repairs_total", {"kind": "rdt"}) or 0.0
+
+
 async def test_who_owns_rdt_is_looked_at_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A runc that answers later, and a runtime that is given an RDT configuration: each look goes by what is so then.
 
     Groups are made by one owner: before the runtime has its configuration they are ours, and from then on none is touched.
     """
-    (tmp_path / "resctrl").mkdir()
-    fake = FakeResctrl(tmp_path / "resctrl")
-    (tmp_path / "classes.yaml").write_text("partitions: {p: {classes: {gold: }}}")
-    settings = config.load(
-        Daemon(tmp_path, f"rdt: {{classes: {tmp_path}/classes.yaml}}").config.read_text(), "node.yaml"
+    node = RdtDaemon(tmp_path, monkeypatch, runc=False)
+    assert node.look()[0].startswith(
+        "none: whether the OCI runtime can start a container in an RDT group is not known: "
     )
-    parts = survey.Parts.of(settings)._replace(resctrl=Resctrl(fake.root, fake.mountinfo, fake))
-    monkeypatch.setattr(survey.Parts, "of", lambda _settings: parts)
-    monkeypatch.setattr(probe, "ifb_facts", lambda: "not looked at: this is the machine's own network")
-    for name in ("KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT"):
-        monkeypatch.delenv(name, raising=False)
-    daemon = daemon_module._Daemon(settings, "n1", Log(lambda _line: None), None)
-
-    def owner() -> str:
-        (found,) = (check.found for check in daemon._examine() if check.name == "owner of RDT")
-        return found
-
-    assert owner().startswith("none: whether the OCI runtime can start a container in an RDT group is not known: ")
-    runc = tmp_path / "runc"
-    runc.write_text("""#!/bin/sh\necho '{"linux": {"intelRdt": {"enabled": true}}}'\n""")
-    runc.chmod(0o700)
-    assert owner().startswith("enforcer: ")
-    assert fake.calls[0] == "mkdir noisegate-gold"
+    node.install_runc()
+    assert node.look()[0].startswith("enforcer: ")
+    assert node.fake.calls[0] == "mkdir noisegate-gold"
     (tmp_path / "config.toml").write_text(
         "version = 4\nplugins.'io.containerd.service.v1.tasks-service'.rdt_config_file = '/etc/rdt.yaml'\n"
     )
     # As containerd leaves it when it starts with one.
-    fake.rmdir(fake.root / "noisegate-gold")
-    fake.calls.clear()
-    assert owner() == "runtime: the runtime has an RDT configuration (/etc/rdt.yaml)"
-    assert fake.calls == []
+    node.fake.rmdir(node.fake.root / "noisegate-gold")
+    node.fake.calls.clear()
+    assert node.look() == ("runtime: the runtime has an RDT configuration (/etc/rdt.yaml)", False)
+    assert node.fake.calls == []
+
+
+async def test_rdt_that_is_switched_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No CLOSID is taken from whoever shares out the caches instead, and what is left of before goes once it is empty."""
+    node = RdtDaemon(tmp_path, monkeypatch, ", enforced: false")
+    for name in ("noisegate-gold", "noisegate-old", "theirs"):
+        node.fake.mkdir(node.fake.root / name)
+    node.container(100)
+    node.fake.write(node.fake.root / "theirs" / "tasks", b"100\n")
+    node.fake.calls.clear()
+    assert node.look() == ("none: RDT is switched off on this node", True)
+    assert node.fake.calls == ["rmdir noisegate-old"]
+    node.daemon.enforcer.holder.release("u1")
+    node.look()
+    assert node.fake.calls == ["rmdir noisegate-old", "rmdir noisegate-gold"]
+
+
+async def test_containers_go_back_into_their_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where somebody removed it and it was made again, by the look itself or by the next container, or moved a thread."""
+    node = RdtDaemon(tmp_path, monkeypatch)
+    gold = node.fake.root / "noisegate-gold"
+    node.look()
+    node.container(100, 101)
+    node.fake.fork(1, 102)
+    for thread in (b"100\n", b"101\n"):
+        node.fake.write(gold / "tasks", thread)
+    node.look()
+    assert (node.repairs(), node.told("drift-repaired")) == (0, [])
+
+    node.fake.rmdir(gold)
+    node.look()
+    assert (gold / "tasks").read_text() == "100\n101\n"
+
+    node.fake.rmdir(gold)
+    node.daemon.rdt.adjust(Choice("gold", keys.RDT_OWN_POD, own=True))
+    assert (gold / "tasks").read_text() == ""
+    node.look()
+    assert (gold / "tasks").read_text() == "100\n101\n"
+
+    node.fake.write(node.fake.root / "tasks", b"101\n")
+    node.look()
+    assert (gold / "tasks").read_text() == "100\n101\n"
+    assert node.repairs() == 3
+    assert node.told("drift-repaired") == [
+        {"kind": "rdt", "rdt_class": "gold", "threads": number} for number in (2, 2, 1)
+    ]
+
+
+async def test_a_thread_that_cannot_be_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told, and the look goes on."""
+    node = RdtDaemon(tmp_path, monkeypatch)
+    node.container(100, 101)
+    write = node.fake.write
+
+    def refuses(path: Path, data: bytes) -> None:
+        if data == b"101\n":
+            raise PermissionError(errno.EPERM, "Operation not permitted", str(path))
+        write(path, data)
+
+    monkeypatch.setattr(node.fake, "write", refuses)
+    assert node.look()[0].startswith("enforcer: ")
+    assert node.told("rdt-class") == [{"rdt_class": "gold", "reason": "TaskNotMoved"}]
+
+
+async def test_trouble_with_rdt_is_rdt_s_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Groups that cannot be read take the node's rdt label away, with the reason, and nothing else; it comes back with them."""
+    node = RdtDaemon(tmp_path, monkeypatch)
+    node.container(100)
+    assert node.look()[1] is False
+    mode = node.fake.root / "noisegate-gold" / "mode"
+    mode.unlink()
+    mode.mkdir()
+    others = [check for check in node.daemon._examine() if check.kinds != ("rdt",)]
+    found, gone = node.look()
+    assert found.startswith(f"none: resctrl at {node.fake.root} cannot be read: [Errno 21] Is a directory")
+    assert gone
+    mode.rmdir()
+    mode.write_text("shareable\n")
+    assert node.look()[1] is False
+    assert [check for check in node.daemon._examine() if check.kinds != ("rdt",)] == others

@@ -2,10 +2,12 @@
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -314,3 +316,31 @@ def test_a_killed_writer_leaves_a_state_that_the_kernel_could_have(tree: FakeCgr
         assert (first.rbps or 0) - (second.rbps or 9) in {0, 1}
         tree.write_io(SetIo(SLICE, SDA, UNLIMITED), UID)
         tree.write_io(SetIo(SLICE, SDB, UNLIMITED), UID)
+
+
+@pytest.mark.parametrize("name", ["{}", "cri-containerd-{}.scope", "crio-{}.scope"])
+def test_the_threads_of_a_container(tree: FakeCgroupTree, name: str) -> None:
+    """Its group's and those of groups below, each once, under every name that runtimes give it; not its neighbour's."""
+    mine, other = "a" * 64, "b" * 64
+    groups = {name.format(mine): "7\n5\n", f"{name.format(mine)}/init.scope": "6\n5\n", name.format(other): "8\n"}
+    for group, threads in groups.items():
+        (tree.root / SLICE[1:] / group).mkdir()
+        (tree.root / SLICE[1:] / group / "cgroup.threads").write_text(threads)
+    assert tree.threads(SLICE, mine) == [5, 6, 7]
+    assert tree.threads(SLICE, "c" * 64) == []
+
+
+def test_the_threads_of_a_container_that_ends(tree: FakeCgroupTree) -> None:
+    """Its groups go while they are looked through: nothing is raised, whichever of them were there."""
+    group = tree.root / SLICE[1:] / ("a" * 64)
+
+    def come_and_go() -> None:
+        for _ in range(300):
+            (group / "init.scope" / "below").mkdir(parents=True)
+            shutil.rmtree(group)
+
+    with ThreadPoolExecutor(1) as other:
+        done = other.submit(come_and_go)
+        while not done.done():
+            assert tree.threads(SLICE, "a" * 64) == []
+        done.result()
