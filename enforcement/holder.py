@@ -93,7 +93,7 @@ class Holder:
                 continue
             choice = intent.asked.rdt.class_of(container.name) if intent.asked.rdt else None
             rdt_class = choice.rdt_class if choice is not None and choice.own else ""
-            # Its place in the order too is that of its making: where a volume has moved, the newest container knows it.
+            # Behind the others: whoever was made last has a volume where it is now.
             placed.pop(container.name, None)
             placed[container.name] = Placed(container.id, container.name, places, rdt_class)
         record = msgspec.structs.replace(record, containers=tuple(placed.values()))
@@ -383,7 +383,7 @@ def not_enforced(kind: Kind) -> Refusal:
 
 
 def places_of(record: Record) -> dict[str, Device]:
-    """Return the device of each volume that a container of the pod has."""
+    """Return the device of each volume that a container of the pod has; of one that has moved, where it is now."""
     return {volume: device for one in record.containers for volume, device in one.places.items()}
 
 
