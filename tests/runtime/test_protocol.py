@@ -88,6 +88,17 @@ async def test_what_it_hears(containerd: Containerd) -> None:
     assert {outcome for _, outcome in lab.observed} == {"ok"}
 
 
+async def test_a_pod_in_the_host_s_network(containerd: Containerd) -> None:
+    """Its other namespaces are told: that there is none of the network is known, and not only untold."""
+    async with connected(containerd) as lab:
+        for host_network in (True, False):
+            pod = await asyncio.to_thread(containerd.cri.run_pod, host_network=host_network)
+            await asyncio.to_thread(containerd.cri.stop_pod, pod)
+            await asyncio.to_thread(containerd.cri.remove_pod, pod)
+    heard = [values[0] for event, values in lab.handler.heard if event == "run"]
+    assert [(one.namespaces_told, one.host_network) for one in heard] == [(True, True), (True, False)]
+
+
 async def test_an_adjustment_comes_back_to_be_validated(containerd: Containerd) -> None:
     """What we set is what the runtime shows at VALIDATE, as ours, also when it takes several frames to say it."""
     async with connected(containerd) as lab:
