@@ -210,13 +210,15 @@ class Holder:
                 cgroup=sandbox.cgroup_parent,
                 inode=_NOWHERE,
             )
+        # Where the runtime tells of no namespaces, those of the same sandbox are what they were.
+        untold = not sandbox.namespaces_told and there.sandbox == sandbox.id
         return msgspec.structs.replace(
             there,
             intent=intent.remembered(),
             sandbox=sandbox.id,
             cgroup=sandbox.cgroup_parent,
             inode=there.inode if there.cgroup == sandbox.cgroup_parent else _NOWHERE,
-            netns=sandbox.netns,
+            netns=there.netns if untold else sandbox.netns,
         )
 
     def _hold(self, record: Record, intent: Intent, refusals: dict[Kind, Refusal], *, starts: bool) -> Held:

@@ -44,13 +44,19 @@ async def test_a_pod_of_which_no_namespace_is_told_is_refused(lab: Lab, enforcer
 
 
 async def test_what_is_not_told_any_more_takes_nothing_away(lab: Lab, enforcer: Enforcer) -> None:
-    """A running pod whose sandbox the runtime can read no more stays held until it ends."""
+    """A running pod whose sandbox the runtime can read no more stays held, and is repaired, until it ends."""
     pod = lab.pod("a", BOTH)
     before = lab.snapshot()
     await start(enforcer, pod)
     enforcer.disconnected()
     await enforcer.synchronize([untold(pod)], [app(pod)])
     await enforcer.look_at_all()
+    assert held(lab, pod)
+    lab.shaper.remove(lab.interface(pod), "")
+    assert not held(lab, pod)
+    await enforcer.look_at_all()
+    assert held(lab, pod)
+    await enforcer.create_container(untold(pod), app(pod, 2))
     assert held(lab, pod)
     await enforcer.stop_pod_sandbox(untold(pod))
     assert lab.rates(pod) == UNSHAPED
