@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Final, NamedTuple
 
-from noisegate.isolation import keys, networks
+from noisegate.isolation import keys
 from noisegate.isolation.bounds import (
     UNSET,
     Bound,
@@ -42,14 +42,7 @@ TWO_SHAPERS: Final = Code(
     'kubernetes.io/egress-bandwidth: 50M\nnetworkio.kubernetes.io/resources: \'{"limits": {"egress": "50M"}}\'',
     'networkio.kubernetes.io/resources: \'{"limits": {"egress": "50M"}}\'',
 )
-OTHER_NETWORKS: Final = Code(
-    "NG251",
-    "network-others-unlimited",
-    "Warning: the limits hold on the pod's default network (eth0); what it moves over other networks that it is attached to is not limited.",
-    'k8s.v1.cni.cncf.io/networks: fast\nnetworkio.kubernetes.io/resources: \'{"limits": {"egress": "50M"}}\'',
-    "(limit the others where they are defined: max_tx_rate of type sriov, the plugin bandwidth of others)",
-)
-CODES: Final = (HOST_NETWORK, TWO_SHAPERS, OTHER_NETWORKS)
+CODES: Final = (HOST_NETWORK, TWO_SHAPERS)
 
 UNIT: Final = "bits per second"
 
@@ -109,8 +102,8 @@ def read(text: str, found: Findings) -> NetworkRequest | None:
 _NOTHING: Final = NetworkRequest()
 
 
-def fit(request: NetworkRequest, spec: PodSpec, annotations: Mapping[str, str], found: Findings) -> None:
-    """Report where the request does not fit the pod: no network of its own, or another shaper on it; warn of other networks."""
+def fit(_: NetworkRequest, spec: PodSpec, annotations: Mapping[str, str], found: Findings) -> None:
+    """Report where the request does not fit the pod: no network of its own, or another shaper on it."""
     if spec.host_network:
         told = "a pod with hostNetwork: true has no network interface of its own to limit"
         found.deny(HOST_NETWORK, in_annotation(keys.NETWORK), "", told, "leave the annotation or hostNetwork out")
@@ -124,15 +117,6 @@ def fit(request: NetworkRequest, spec: PodSpec, annotations: Mapping[str, str], 
                 told,
                 f"leave it out and say limits.{direction} there",
             )
-    text = annotations.get(keys.NETWORKS)
-    if text and any(asked.limit is not None for asked in request):
-        # Problems of its grammar are told by whoever attaches the pod. Multus counts from 1, whether one has a name or not.
-        attached = networks.read(keys.NETWORKS, text, Findings())
-        if attached:
-            names = [selection.interface or f"net{selection.position + 1}" for selection in attached]
-            told = f"the limits hold on the default network (eth0) alone, not on {', '.join(names[:3])}{', ...' if names[3:] else ''}"
-            hint = "limit those in their NetworkAttachmentDefinition, as by max_tx_rate of type sriov"
-            found.warn(OTHER_NETWORKS, in_annotation(keys.NETWORKS), text, told, hint)
 
 
 def changed(old: NetworkRequest | None, new: NetworkRequest | None) -> list[Change]:

@@ -3,10 +3,10 @@
 import msgspec
 import pytest
 
-from noisegate.isolation import keys, network
+from noisegate.isolation import network
 from noisegate.isolation.bounds import UNSET, Bound, Change
 from noisegate.isolation.network import NetworkRequest
-from noisegate.isolation.problems import Findings, Problem, shown
+from noisegate.isolation.problems import Findings, Problem
 from noisegate.webhook.objects import PodSpec
 
 AT = "metadata.annotations[networkio.kubernetes.io/resources]"
@@ -169,44 +169,6 @@ def test_two_shapers() -> None:
         )
         for direction, value in (("ingress", "1M"), ("egress", "2M"))
     ]
-
-
-@pytest.mark.parametrize(
-    ("networks", "names"),
-    [
-        ("fast", "net1"),
-        ("fast@dpdk0,slow", "dpdk0, net2"),
-        ('[{"name": "fast"}, {"name": "fast", "interface": "eth1"}]', "net1, eth1"),
-        ("a,b,c", "net1, net2, net3"),
-        ("a,b,c,d", "net1, net2, net3, ..."),
-    ],
-)
-def test_other_networks_are_not_limited(networks: str, names: str) -> None:
-    """Who is attached to further networks is told which interfaces are not limited, by Multus' own names."""
-    found = Findings()
-    network.fit(REQUEST, PodSpec(), {keys.NETWORKS: networks}, found)
-    told = f"the limits hold on the default network (eth0) alone, not on {names}"
-    hint = "limit those in their NetworkAttachmentDefinition, as by max_tx_rate of type sriov"
-    assert found.problems == []
-    assert found.warnings == [Problem("NG251", f"metadata.annotations[{keys.NETWORKS}]", shown(networks), told, hint)]
-
-
-@pytest.mark.parametrize(
-    ("request_", "annotations"),
-    [
-        (REQUEST, {}),
-        (REQUEST, {keys.NETWORKS: ""}),
-        (REQUEST, {keys.NETWORKS: "[]"}),
-        (REQUEST, {keys.NETWORKS: "no network"}),
-        (REQUEST, {keys.DEFAULT_NETWORK: "fast"}),
-        (NetworkRequest(Bound(50 * M), UNSET), {keys.NETWORKS: "fast"}),
-    ],
-)
-def test_no_word_of_other_networks(request_: NetworkRequest, annotations: dict[str, str]) -> None:
-    """There are none, or what names them is wrong and told elsewhere; another default network is still eth0; no limit is on none."""
-    found = Findings()
-    network.fit(request_, PodSpec(), annotations, found)
-    assert (found.problems, found.warnings) == ([], [])
 
 
 @pytest.mark.parametrize(

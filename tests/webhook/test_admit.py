@@ -62,13 +62,6 @@ def mutated(obj: dict[str, Any], world: World = WORLD, endpoint: str = "mutate")
 ALLOWED = {"uid": UID, "allowed": True}
 
 
-def warned(path: str = "") -> dict[str, Any]:
-    """Return the answer to `ASKING`, which has a network that its limits do not hold on."""
-    told = "the limits hold on the default network (eth0) alone, not on net1"
-    hint = "limit those in their NetworkAttachmentDefinition, as by max_tx_rate of type sriov"
-    return {**ALLOWED, "warnings": [f"NG251 {path}metadata.annotations[{NETWORKS}]: {told} ({hint})"]}
-
-
 # The table's rows.
 
 
@@ -109,7 +102,7 @@ def test_right() -> None:
         {"op": "add", "path": "/spec/tolerations", "value": [{"key": "cmk", "operator": "Exists"}]},
     ]
     assert "patch" not in respond(mutated(ASKING))
-    assert respond(mutated(ASKING), "validate") == warned()
+    assert respond(mutated(ASKING), "validate") == ALLOWED
 
 
 @pytest.mark.parametrize("endpoint", ["mutate", "validate"])
@@ -317,7 +310,7 @@ def test_nothing_known() -> None:
     response = respond(ASKING, world=World(rules=RULES, catalogue=NOTHING_KNOWN))
 
     assert response["allowed"]
-    assert sorted(warning[:5] for warning in response["warnings"]) == ["NG251", "NG351", "NG461"]
+    assert sorted(warning[:5] for warning in response["warnings"]) == ["NG351", "NG461"]
 
 
 def test_dry_run() -> None:
@@ -430,7 +423,7 @@ def test_template(kind: str) -> None:
     assert response["status"]["details"]["causes"][0]["field"] == f"{path}metadata.annotations[{NETWORK}].limit"
     assert respond(workload(kind, WRONG), "mutate") == ALLOWED
     assert respond(workload(kind, ASKING), "mutate") == ALLOWED
-    assert respond(workload(kind, ASKING), "validate") == warned(path)
+    assert respond(workload(kind, ASKING), "validate") == ALLOWED
     assert respond(workload(kind, WRONG), "warn/validate")["allowed"]
     assert respond(workload(kind, WRONG), "validate", operation="DELETE", old=workload(kind, WRONG)) == ALLOWED
 
