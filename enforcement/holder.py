@@ -134,7 +134,8 @@ class Holder:
         with suppress(Refusal):
             if not self.cgroups.populated(record.cgroup):
                 return self.release
-        return self.ended(record)
+        undo = self.ended(record)
+        return self.release if undo is not None and not record.io else undo
 
     def stop(self, uid: str, sandbox: str) -> None:
         """Take our parts of the network off a pod whose sandbox stops; until it has another one, there is nothing to hold.

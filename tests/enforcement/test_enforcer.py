@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from enforcercalls import BOTH, MI, RATES, Gate, app, held, refusal_of, start
+from enforcercalls import BOTH, MI, RATES, Gate, app, held, refusal_of, start, stop
 from enforcerlab import DATA_DISK, Lab, asks, disk, limits, network, spec
 
 from noisegate.enforcement.actions import UNLIMITED, UNSHAPED, Rates
@@ -33,7 +33,7 @@ async def test_a_pod_is_held_before_each_answer(lab: Lab, enforcer: Enforcer) ->
     assert lab.rates(pod) == RATES
     assert await enforcer.create_container(pod, app(pod)) == UNADJUSTED
     assert held(lab, pod)
-    await enforcer.stop_pod_sandbox(pod)
+    await stop(enforcer, pod)
     assert lab.rates(pod) == UNSHAPED
     await enforcer.remove_pod_sandbox(pod)
     assert lab.snapshot() == before
@@ -247,7 +247,7 @@ async def test_an_end_that_fails_is_tried_again(lab: Lab, enforcer: Enforcer, re
     before = lab.snapshot()
     await start(enforcer, pod)
     lab.shaper.fails["remove"] = errno.EPERM
-    await enforcer.stop_pod_sandbox(pod)
+    await stop(enforcer, pod)
     if removed:
         await enforcer.remove_pod_sandbox(pod)
     assert lab.told("not-undone")[0]["reason"] == "NotAllowed"
@@ -292,7 +292,7 @@ async def test_nothing_is_kept_of_pods_that_have_gone(
                 await asyncio.gather(work, return_exceptions=True)
         await enforcer.look_round()
         await enforcer.look_round()
-        await enforcer.stop_pod_sandbox(pod)
+        await stop(enforcer, pod)
         await enforcer.remove_pod_sandbox(pod)
     enforcer.count()
     kept = (enforcer.troubles.of, enforcer.troubles.skipped, enforcer._counters, enforcer._counted, enforcer._ends)

@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from enforcercalls import BOTH, RATES, Gate, app, held, refusal_of, start
-from enforcerlab import ROOT_DISK, Lab, container
+from enforcercalls import BOTH, RATES, Gate, app, held, refusal_of, start, stop
+from enforcerlab import ROOT_DISK, Lab, asks, container, network
 from fakenetwork import Ifb
 
 from noisegate.enforcement.enforcer import Enforcer
@@ -58,6 +58,25 @@ async def test_a_sandbox_removed_while_its_call_goes_on(
     await asyncio.gather(*enforcer.turns.tasks)
     assert lab.snapshot() == before
     assert enforcer.holder.ledger.all() == ()
+
+
+async def test_nobody_waits_for_a_stop(lab: Lab, enforcer: Enforcer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Devices are deleted behind the answer; another sandbox of the pod comes after that."""
+    pod = lab.pod("a", BOTH)
+    await start(enforcer, pod)
+    gate = Gate(monkeypatch, lab.shaper, "remove")
+    await enforcer.stop_pod_sandbox(pod)
+    await gate.wait()
+    assert lab.rates(pod) == RATES
+    lab.end(pod)
+    again = lab.pod("a", BOTH, 2)
+    starting = asyncio.ensure_future(enforcer.run_pod_sandbox(again))
+    await asyncio.sleep(0.05)
+    assert not starting.done()
+    gate.open()
+    await starting
+    assert lab.rates(again) == RATES
+    assert len(lab.network.ifbs()) == 1
 
 
 async def test_a_fault_after_the_caller_has_gone_is_told(
@@ -123,6 +142,24 @@ async def test_a_pod_that_runs_and_is_not_listed(lab: Lab, enforcer: Enforcer) -
     assert enforcer.holder.ledger.all() == ()
 
 
+async def test_an_orphan_on_a_node_without_cgroup_v2(
+    lab: Lab, enforcer: Enforcer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody can tell whether anything runs in its cgroup, and nothing was written there: it went with its network."""
+    pod = lab.pod("a", asks("", network(ingress="40M")))
+    await start(enforcer, pod)
+    lab.end(pod)
+
+    def unknown(cgroup: str) -> bool:
+        raise Refusal("NoCgroupV2", f"{cgroup} is not there", "mount it")
+
+    monkeypatch.setattr(lab.cgroups, "populated", unknown)
+    monkeypatch.setattr(lab.cgroups, "identity", unknown)
+    enforcer.disconnected()
+    await enforcer.synchronize([], [])
+    assert (enforcer.holder.ledger.all(), lab.network.ifbs()) == ((), [])
+
+
 async def test_a_stopped_sandbox_in_the_list(lab: Lab, enforcer: Enforcer) -> None:
     """The runtime lists it until it is removed: its network is freed, its pod is not asked for a network that has gone."""
     pod = lab.pod("a", BOTH)
@@ -171,7 +208,7 @@ async def test_a_pod_that_ends_before_the_list_is_heard(lab: Lab, enforcer: Enfo
     pod = lab.pod("a", BOTH)
     await start(enforcer, pod)
     enforcer.disconnected()
-    await enforcer.stop_pod_sandbox(pod)
+    await stop(enforcer, pod)
     if removed:
         await enforcer.remove_pod_sandbox(pod)
     lab.end(pod)

@@ -10,10 +10,7 @@ from enforcerlab import DATA_DISK, ROOT_DISK, Lab, asks, container, disk, limits
 
 from noisegate.enforcement.actions import Rates
 from noisegate.enforcement.enforcer import Enforcer
-from noisegate.enforcement.nri.events import (
-    Container,
-    Sandbox,
-)
+from noisegate.enforcement.nri.events import Container, Sandbox
 from noisegate.enforcement.refusal import Refusal
 
 MI: Final = 1 << 20
@@ -34,6 +31,13 @@ async def start(enforcer: Enforcer, sandbox: Sandbox) -> Container:
     one = app(sandbox)
     await enforcer.create_container(sandbox, one)
     return one
+
+
+async def stop(enforcer: Enforcer, sandbox: Sandbox) -> None:
+    """Stop a pod, and wait until what was begun for it is done."""
+    await enforcer.stop_pod_sandbox(sandbox)
+    while enforcer.turns.tasks:
+        await asyncio.wait(enforcer.turns.tasks)
 
 
 def held(lab: Lab, sandbox: Sandbox) -> bool:
