@@ -99,6 +99,7 @@ class Enforcer:
         self._news: _News | None = _News()
         self._behind: Final = asyncio.Semaphore(BEHIND)
         self._looks: Final[set[str]] = set()
+        self._unlisted: Final[set[str]] = set()
         self._counters: Final[dict[str, Counters]] = {}
         self._counted: Final[Counter[str]] = Counter()
 
@@ -112,6 +113,7 @@ class Enforcer:
                 by_sandbox[container.sandbox].append(container)
         news = self._news = self._news or _News()
         there = {sandbox.uid for sandbox in sandboxes if sandbox.namespace not in self._excluded}
+        self._unlisted.clear()
         async with asyncio.TaskGroup() as group:
             for sandbox in sandboxes:
                 group.create_task(self._guarded(self._taken_over, sandbox, by_sandbox[sandbox.id], news))
@@ -292,6 +294,7 @@ class Enforcer:
         for memory in (self.troubles.of, self.troubles.skipped, self._counters, self._counted, self._ends):
             for uid in memory.keys() - known:
                 del memory[uid]
+        self._unlisted.intersection_update(known)
 
     def _intent(self, sandbox: Sandbox) -> Intent | None:
         """Return what a pod asks for; None: nothing, and it is held to nothing. Plain pods end here."""
@@ -313,6 +316,7 @@ class Enforcer:
         return intent
 
     def _begins(self, sandbox: Sandbox, *containers: Container) -> None:
+        self._unlisted.discard(sandbox.uid)
         if self._news is not None:
             self._news.begun.add(sandbox.uid)
             self._news.created.update((sandbox.uid, container.name) for container in containers)
@@ -329,8 +333,9 @@ class Enforcer:
         async with self._behind:
             # Stopped sandboxes are listed until they are removed, beside the one that took the pod over.
             if not sandbox.stopped:
-                taking = self.turns.turn(sandbox.uid, self._taken(sandbox, containers, news))
-                await self._in_time(sandbox.uid, self.turns.kept(taking))
+                await self._in_time(sandbox.uid, self.turns.turn(sandbox.uid, self._taken(sandbox, containers, news)))
+                if sandbox.uid in self.turns.waiting:
+                    self.look_at(sandbox.uid)
             elif self._ends_ours(sandbox):
                 await self._in_time(sandbox.uid, self._end_in_turn(sandbox.uid, sandbox.id, self.holder.stop))
 
@@ -347,6 +352,8 @@ class Enforcer:
         return held
 
     async def _created(self, intent: Intent, sandbox: Sandbox, container: Container) -> tuple[Held, Adjustment]:
+        # What it asks for may be something else by now.
+        intent = self._intent(sandbox) or intent
         held = await self.turns.off_loop(self.holder.take, intent, sandbox, (container,))
         adjustment = UNADJUSTED
         try:
@@ -364,7 +371,8 @@ class Enforcer:
         record = self.holder.ledger.get(uid)
         if record is None:
             return
-        if (undo := await self.turns.off_loop(self.holder.ended, record)) is not None:
+        ended = self.holder.orphan if uid in self._unlisted else self.holder.ended
+        if (undo := await self.turns.off_loop(ended, record)) is not None:
             self._log.info("ended-untold", pod=f"{record.namespace}/{record.name}", uid=uid)
             self.troubles.of.pop(uid, None)
             await self._ended(uid, record.sandbox or _WITHOUT_SANDBOX, undo)
@@ -391,8 +399,11 @@ class Enforcer:
             if record.uid in news.begun:
                 return
             pod = f"{record.namespace}/{record.name}"
-            undo = await self.turns.off_loop(self.holder.orphan, record)
+            undo: Callable[[str, str], None] | None = self.holder.release
+            if record.namespace not in self._excluded:
+                undo = await self.turns.off_loop(self.holder.orphan, record)
             if undo is None:
+                self._unlisted.add(record.uid)
                 self._log.warning("unlisted", pod=pod, uid=record.uid)
                 return
             self._log.info("orphan", pod=pod, uid=record.uid)

@@ -132,7 +132,7 @@ class Holder:
         internal/cri/server/restart.go: StateUnknown, and those whose recovery failed).
         """
         with suppress(Refusal):
-            if not self.cgroups.populated(record.cgroup):
+            if self._cgroup_gone(record) or not self.cgroups.populated(record.cgroup):
                 return self.release
         undo = self.ended(record)
         return self.release if undo is not None and not record.io else undo

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from noisegate.enforcement.intent.intent import Intent
 from noisegate.enforcement.nri.events import Adjustment, Container, Owners, Validation
 from noisegate.enforcement.refusal import Refusal
+from noisegate.isolation.disk import in_container
 
 
 def check(intent: Intent, validation: Validation, wanted: Adjustment, plugin: str) -> None:
@@ -41,11 +42,23 @@ def _evading(intent: Intent, container: Container, owners: Owners, plugin: str) 
     if asked.disk is not None:
         if owners.cgroups_path:
             yield owners.cgroups_path, "another cgroup"
+        changed = [
+            (in_container(path), owner)
+            for path, owner in (*owners.mounts.items(), *owners.devices.items())
+            if _is_later(owner.removeprefix("-"), plugin)
+        ]
         for entry in asked.disk.volumes:
-            path = intent.volumes.get(entry.volume, {}).get(container.name, "").rstrip("/")
-            for owner in (owners.mounts.get(path), owners.devices.get(path)):
-                # Plugins are asked in the order of their names: what those before us changed, we have looked at.
-                if owner and owner.removeprefix("-") > plugin:
+            where = intent.volumes.get(entry.volume, {}).get(container.name)
+            for path, owner in changed:
+                if where and path == in_container(where):
                     yield owner, f"something else at {path}"
     if asked.network is not None and "network" in owners.namespaces:
         yield owners.namespaces["network"], "another network namespace"
+
+
+def _is_later(other: str, plugin: str) -> bool:
+    """Tell whether a plugin may have been asked after us: by index, and those of one index in any order (NRI's sortPlugins).
+
+    What those before us changed, we have looked at.
+    """
+    return other != plugin and other[:2] >= plugin[:2]

@@ -62,6 +62,7 @@ async def test_excluded_namespaces_are_left_alone(lab: Lab) -> None:
     """Also where they ask; what was held before the namespace was excluded is given back at the next list."""
     first = lab.enforcer()
     pod = lab.pod("a", BOTH)
+    lab.cgroups.populate(pod.cgroup_parent)
     before = lab.snapshot()
     await start(first, pod)
     await first.close()

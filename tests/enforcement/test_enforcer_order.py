@@ -7,13 +7,15 @@ from typing import Any
 
 import pytest
 from enforcercalls import BOTH, RATES, Gate, app, held, refusal_of, start, stop
-from enforcerlab import ROOT_DISK, Lab, asks, container, network
+from enforcerlab import ROOT_DISK, Lab, asks, container, network, spec
 from fakenetwork import Ifb
 
+from noisegate.enforcement.actions import Rates
 from noisegate.enforcement.enforcer import Enforcer
 from noisegate.enforcement.ledger import Ledger
 from noisegate.enforcement.nri.events import State
 from noisegate.enforcement.refusal import Refusal
+from noisegate.isolation import keys
 
 # Deadlines: the runtime stops waiting, the work goes on.
 
@@ -140,6 +142,39 @@ async def test_a_pod_that_runs_and_is_not_listed(lab: Lab, enforcer: Enforcer) -
     lab.remove(pod)
     await enforcer.look_round()
     assert enforcer.holder.ledger.all() == ()
+
+
+async def test_a_pod_that_is_not_listed_and_whose_network_leaks(lab: Lab, enforcer: Enforcer) -> None:
+    """Nobody took its network namespace down; with its cgroup it has ended all the same."""
+    pod = lab.pod("a", BOTH)
+    await start(enforcer, pod)
+    lab.cgroups.populate(pod.cgroup_parent)
+    enforcer.disconnected()
+    await enforcer.synchronize([], [])
+    assert held(lab, pod)
+    lab.remove(pod)
+    await enforcer.look_round()
+    assert (enforcer.holder.ledger.all(), lab.network.ifbs(), lab.reasons()) == ((), [], [])
+
+
+async def test_a_change_that_comes_while_a_container_waits_for_its_turn(
+    lab: Lab, enforcer: Enforcer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was asked for last is held, not what was known when the container asked for its turn."""
+    pod = lab.pod("a", BOTH)
+    await start(enforcer, pod)
+    gate = Gate(monkeypatch, lab.shaper, "observe")
+    enforcer.look_at("a")
+    await gate.wait()
+    enforcer.look_at("a")
+    await asyncio.sleep(0)
+    creating = asyncio.ensure_future(enforcer.create_container(pod, app(pod, 2)))
+    await asyncio.sleep(0.05)
+    lab.watch.say(pod, {**BOTH, keys.NETWORK: network(ingress="70M")}, spec(), lab.watch.version())
+    gate.open()
+    await creating
+    await asyncio.gather(*enforcer.turns.tasks)
+    assert lab.rates(pod) == Rates(70_000_000, None)
 
 
 async def test_an_orphan_on_a_node_without_cgroup_v2(

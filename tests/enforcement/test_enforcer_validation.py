@@ -122,6 +122,8 @@ class Test_validation:  # noqa: N801  (the name is part of the sentence)
             (Owners(namespaces={"network": "-05-other"}), "plugin -05-other would give container app another network nam"),
             (Owners(mounts={"/data": "90-other"}), "plugin 90-other would give container app something else at /data"),
             (Owners(mounts={"/data": "-90-other"}), "plugin -90-other would give container app something else at /data"),
+            (Owners(mounts={"/data/": "90-other"}), "plugin 90-other would give container app something else at /data"),
+            (Owners(mounts={"data": "10-another"}), "plugin 10-another would give container app something else at /data"),
             (Owners(devices={"/data": "90-other"}), "plugin 90-other would give container app something else at /data"),
         ],
     )  # fmt: skip

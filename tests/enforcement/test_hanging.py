@@ -90,6 +90,8 @@ async def test_what_nobody_waits_for_any_more_is_not_done(lab: Lab, hung: Disk) 
         await attempt(enforcer, pod, number)
         enforcer.look_at(pod.uid)
         await enforcer.look_round()
+        enforcer.disconnected()
+        await enforcer.synchronize([pod], [app(pod, number)])
     assert hung.writes == 1
     assert enforcer.turns.waiting[pod.uid] <= 3
     hung.answers.set()

@@ -224,7 +224,15 @@ class Cri:
         self._ask("StopPodSandbox", pb.StopPodSandboxRequest(pod_sandbox_id=pod.id), pb.StopPodSandboxResponse)
 
     def remove_pod(self, pod: Pod) -> None:
-        """Remove a pod sandbox and all containers in it."""
+        """Remove a pod sandbox, and before it all containers in it, as the kubelet does.
+
+        containerd 2.4.2 removes what is left in a sandbox too, and may then wait for itself for ever: RemovePodSandbox holds
+        a lock for reading that RemoveContainer wants once more, and a plugin that registers in between wants it for writing
+        (internal/cri/server/{sandbox,container}_remove.go, BlockPluginSync of NRI 0.12.3).
+        """
+        for container in self.containers():
+            if container.pod_sandbox_id == pod.id:
+                self.remove(container.id)
         self._ask("RemovePodSandbox", pb.RemovePodSandboxRequest(pod_sandbox_id=pod.id), pb.RemovePodSandboxResponse)
 
     def _ask(self, method: str, request: Message, answer: type[_Answer], service: str = "RuntimeService") -> _Answer:
