@@ -9,9 +9,10 @@ from noisegate.enforcement.kernel import runc
 from noisegate.enforcement.kernel.containerd_config import ContainerdConfig, load
 from noisegate.enforcement.kernel.mountinfo import Mount
 from noisegate.enforcement.kernel.resctrl import Resctrl
-from noisegate.enforcement.kernel.rtnetlink import ROOT, Rtnetlink
+from noisegate.enforcement.kernel.rtnetlink import Rtnetlink
 from noisegate.enforcement.kernel.runc import RuncFeatures
 from noisegate.enforcement.kernel.shaper import CLASS, HANDLE
+from noisegate.enforcement.kernel.tc import ROOT
 from noisegate.enforcement.refusal import Refusal
 
 PROBE: Final = "ng-preflight"

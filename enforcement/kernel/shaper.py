@@ -15,17 +15,8 @@ from noisegate.enforcement.actions import UNSHAPED, Interface, Rates, Shape
 from noisegate.enforcement.kernel import tcx
 from noisegate.enforcement.kernel.errors import TC, refusal
 from noisegate.enforcement.kernel.links import GoneError, here
-from noisegate.enforcement.kernel.rtnetlink import (
-    AT_EGRESS,
-    AT_INGRESS,
-    INGRESS,
-    ROOT,
-    HtbClass,
-    Link,
-    Qdisc,
-    Rtnetlink,
-    TcFilter,
-)
+from noisegate.enforcement.kernel.rtnetlink import Link, Rtnetlink
+from noisegate.enforcement.kernel.tc import AT_EGRESS, AT_INGRESS, INGRESS, ROOT, HtbClass, Qdisc, TcFilter
 from noisegate.enforcement.plan.network import LAST_PRIORITY, Counters, Filter, Shaped
 from noisegate.enforcement.refusal import Refusal
 

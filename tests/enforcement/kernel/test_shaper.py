@@ -17,8 +17,9 @@ from namespaces import Node, Pod, dump, index_of, inside, run, until
 
 from noisegate.enforcement.actions import UNSHAPED, Interface, Rates, Shape
 from noisegate.enforcement.kernel.links import GoneError
-from noisegate.enforcement.kernel.rtnetlink import AT_INGRESS, Rtnetlink
+from noisegate.enforcement.kernel.rtnetlink import Rtnetlink
 from noisegate.enforcement.kernel.shaper import BURST, HANDLE, IFB, IN_OURS, Shaper, Trace, htb_class
+from noisegate.enforcement.kernel.tc import AT_INGRESS
 from noisegate.enforcement.plan.network import LAST_PRIORITY, Counters, Filter, ifb_name, judge, plan
 from noisegate.enforcement.refusal import Refusal
 

@@ -4,7 +4,7 @@ import struct
 
 import pytest
 
-from noisegate.enforcement.kernel.rtnetlink import TcFilter, _filter, _Tc
+from noisegate.enforcement.kernel.tc import TcFilter, _Tc, read_filter
 
 OK, SHOT, PIPE, STOLEN, GOES_ON = 0, 2, 3, 4, -1
 ACT = {"flower": 3, "matchall": 2, "u32": 7}
@@ -41,7 +41,7 @@ def listed(kind: str, *actions: tuple[str, bytes], options: bytes = b"", chain: 
     body += attribute(1, kind.encode() + b"\0") + attribute(11, struct.pack("=I", chain)) + attribute(2, options)
     message = _Tc(struct.pack("=IHHII", 16 + len(body), 44, 0, 1, 0) + body)
     message.decode()
-    return _filter(message)
+    return read_filter(message)
 
 
 @pytest.mark.parametrize("kind", ACT)
