@@ -150,14 +150,12 @@ class Enforcer:
             self.look_at(sandbox.uid)
 
     async def stop_pod_sandbox(self, sandbox: Sandbox) -> None:
-        """Take our parts off the pod's network, soon: no other pod's start waits for a device to be deleted (tens of milliseconds)."""
-        if self._ends_ours(sandbox):
-            self.turns.begin(self._end_in_turn(sandbox.uid, sandbox.id, self.holder.stop))
+        """Take our parts off the pod's network, soon: no other pod's start waits for devices to be deleted (tens of milliseconds)."""
+        self._end_soon(sandbox, self.holder.stop)
 
     async def remove_pod_sandbox(self, sandbox: Sandbox) -> None:
-        """Undo what is left, and forget the pod."""
-        if self._ends_ours(sandbox):
-            await self._end_in_turn(sandbox.uid, sandbox.id, self.holder.release)
+        """Undo what is left, and forget the pod, soon."""
+        self._end_soon(sandbox, self.holder.release)
 
     async def validate(self, validation: Validation) -> None:
         """Refuse a container that asks and would start otherwise than it was held: not asked of us, or adjusted by another."""
@@ -415,6 +413,10 @@ class Enforcer:
         if self._news is not None:
             self._news.ended.add(sandbox.id)
         return self.holder.ledger.get(sandbox.uid) is not None or sandbox.uid in self.turns.waiting
+
+    def _end_soon(self, sandbox: Sandbox, work: Callable[[str, str], None]) -> None:
+        if self._ends_ours(sandbox):
+            self.turns.begin(self._end_in_turn(sandbox.uid, sandbox.id, work))
 
     async def _end_in_turn(self, uid: str, sandbox: str, work: Callable[[str, str], None]) -> None:
         await self.turns.kept(self.turns.turn(uid, self._ended(uid, sandbox, work)))

@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from enforcercalls import BOTH, MI, RATES, Gate, app, held, refusal_of, start, stop
+from enforcercalls import BOTH, MI, RATES, Gate, app, held, refusal_of, remove, start, stop
 from enforcerlab import DATA_DISK, Lab, asks, disk, limits, network, spec
 
 from noisegate.enforcement.actions import UNLIMITED, UNSHAPED, Rates
@@ -35,7 +35,7 @@ async def test_a_pod_is_held_before_each_answer(lab: Lab, enforcer: Enforcer) ->
     assert held(lab, pod)
     await stop(enforcer, pod)
     assert lab.rates(pod) == UNSHAPED
-    await enforcer.remove_pod_sandbox(pod)
+    await remove(enforcer, pod)
     assert lab.snapshot() == before
     assert lab.lines == []
 
@@ -52,7 +52,7 @@ async def test_a_plain_pod_costs_nothing(lab: Lab, enforcer: Enforcer) -> None:
         await enforcer.validate(Validation(plain, one, UNADJUSTED, Owners()))
         await enforcer.update_container(plain, one)
         await enforcer.stop_pod_sandbox(plain)
-        await enforcer.remove_pod_sandbox(plain)
+        await remove(enforcer, plain)
     assert threading.active_count() == threads
     assert {file: file.stat().st_mtime_ns for file in lab.folder.rglob("*")} == files
     assert (enforcer.troubles.of, enforcer.troubles.skipped, enforcer.turns.locks, enforcer._ends) == ({}, {}, {}, {})
@@ -250,7 +250,7 @@ async def test_an_end_that_fails_is_tried_again(lab: Lab, enforcer: Enforcer, re
     lab.shaper.fails["remove"] = errno.EPERM
     await stop(enforcer, pod)
     if removed:
-        await enforcer.remove_pod_sandbox(pod)
+        await remove(enforcer, pod)
     assert lab.told("not-undone")[0]["reason"] == "NotAllowed"
     applied = lab.shaper.applied
     await enforcer.look_round()
@@ -294,7 +294,7 @@ async def test_nothing_is_kept_of_pods_that_have_gone(
         await enforcer.look_round()
         await enforcer.look_round()
         await stop(enforcer, pod)
-        await enforcer.remove_pod_sandbox(pod)
+        await remove(enforcer, pod)
     enforcer.count()
     kept = (enforcer.troubles.of, enforcer.troubles.skipped, enforcer._counters, enforcer._counted, enforcer._ends)
     assert [dict(one) for one in kept] == [{}] * 5
@@ -334,7 +334,7 @@ async def test_a_hundred_pods_at_once(lab: Lab, enforcer: Enforcer) -> None:
 
     async def end(pod: Sandbox) -> None:
         await again.stop_pod_sandbox(pod)
-        await again.remove_pod_sandbox(pod)
+        await remove(again, pod)
 
     await asyncio.gather(*map(end, pods))
     await again.close()

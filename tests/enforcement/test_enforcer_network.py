@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from enforcercalls import BOTH, MI, RATES, app, held, refusal_of, start, stop
+from enforcercalls import BOTH, MI, RATES, app, held, refusal_of, remove, start, stop
 from enforcerlab import DATA_DISK, ROOT_DISK, Lab, limits
 
 from noisegate.enforcement.actions import UNSHAPED
@@ -60,5 +60,5 @@ async def test_what_is_not_told_any_more_takes_nothing_away(lab: Lab, enforcer: 
     assert held(lab, pod)
     await stop(enforcer, untold(pod))
     assert lab.rates(pod) == UNSHAPED
-    await enforcer.remove_pod_sandbox(untold(pod))
+    await remove(enforcer, untold(pod))
     assert lab.snapshot() == before

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from enforcercalls import BOTH, RATES, Gate, app, held, refusal_of, start, stop
+from enforcercalls import BOTH, RATES, Gate, app, held, refusal_of, remove, start, stop
 from enforcerlab import ROOT_DISK, Lab, asks, container, network, spec
 from fakenetwork import Ifb
 
@@ -122,7 +122,7 @@ async def test_synchronize_undoes_what_has_gone(lab: Lab, enforcer: Enforcer) ->
     assert enforcer.holder.ledger.get("a") is None
     assert lab.told("collected")[0]["ifbs"] == ["ng0123456789ab"]
     await enforcer.stop_pod_sandbox(stays)
-    await enforcer.remove_pod_sandbox(stays)
+    await remove(enforcer, stays)
     assert lab.snapshot() == before
 
 
@@ -205,7 +205,7 @@ async def test_a_stopped_sandbox_in_the_list(lab: Lab, enforcer: Enforcer) -> No
     await again.synchronize([down], [])
     await again.look_at_all()
     assert (lab.network.ifbs(), lab.reasons(), again.troubles.of) == ([], [], {})
-    await again.remove_pod_sandbox(down)
+    await remove(again, down)
     assert again.holder.ledger.all() == ()
     await again.close()
 
@@ -219,7 +219,7 @@ async def test_an_old_sandbox_beside_the_one_that_runs(lab: Lab, enforcer: Enfor
     assert held(lab, now)
     again = lab.enforcer()
     await again.synchronize([old, now][::order], [app(now)])
-    await again.remove_pod_sandbox(old)
+    await remove(again, old)
     assert held(lab, now)
     await again.close()
 
@@ -245,7 +245,7 @@ async def test_a_pod_that_ends_before_the_list_is_heard(lab: Lab, enforcer: Enfo
     enforcer.disconnected()
     await stop(enforcer, pod)
     if removed:
-        await enforcer.remove_pod_sandbox(pod)
+        await remove(enforcer, pod)
     lab.end(pod)
     await enforcer.synchronize([pod], [app(pod)])
     assert (lab.network.ifbs(), enforcer.troubles.of, lab.reasons()) == ([], {}, [])

@@ -3,7 +3,7 @@
 from typing import Any, Final
 
 import pytest
-from enforcercalls import BOTH, CLASSES, app, held, refusal_of, start
+from enforcercalls import BOTH, CLASSES, app, held, refusal_of, remove, start
 from enforcerlab import DATA_DISK, PLUGIN, Lab, asks, container
 from fakeresctrl import INTEL, FakeResctrl
 
@@ -46,7 +46,7 @@ async def test_a_class_is_in_the_answer(lab: Lab, rdt: NodeRdt) -> None:
     assert enforcer.classes_in_use() == {"gold"}
     enforcer.count()
     assert lab.counted("pods", kind="rdt") == 1
-    await enforcer.remove_pod_sandbox(pod)
+    await remove(enforcer, pod)
     assert enforcer.classes_in_use() == set()
     await enforcer.close()
 
@@ -206,5 +206,5 @@ async def test_foreign_limits_come_back(lab: Lab, enforcer: Enforcer) -> None:
     await start(enforcer, pod)
     assert held(lab, pod)
     await enforcer.stop_pod_sandbox(pod)
-    await enforcer.remove_pod_sandbox(pod)
+    await remove(enforcer, pod)
     assert lab.picture() == before

@@ -5,6 +5,7 @@ import threading
 from typing import Any, Final
 
 import pytest
+from enforcercalls import settled
 from enforcerlab import DATA_DISK, Lab, asks, container, disk, limits, network
 
 from noisegate.enforcement.actions import Rates
@@ -96,6 +97,7 @@ async def test_a_pod_that_ends_before_its_turn_is_not_held_again(
         await enforcer.remove_pod_sandbox(last)
     slow.go.set()
     await taking
+    await settled(enforcer)
     assert enforcer.holder.ledger.get("last") is None
     assert lab.rates(last) == Rates()
 

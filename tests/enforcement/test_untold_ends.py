@@ -4,7 +4,7 @@ import errno
 from dataclasses import replace
 
 import pytest
-from enforcercalls import BOTH, RATES, held, start
+from enforcercalls import BOTH, RATES, held, remove, start
 from enforcerlab import Lab
 
 from noisegate.enforcement.enforcer import Enforcer
@@ -35,7 +35,7 @@ async def test_what_is_left_of_it_goes(lab: Lab, enforcer: Enforcer, first: str)
     # What the runtime tells after all finds nothing to do.
     before = lab.snapshot()
     await enforcer.stop_pod_sandbox(pod)
-    await enforcer.remove_pod_sandbox(pod)
+    await remove(enforcer, pod)
     assert lab.snapshot() == before
 
 

@@ -36,6 +36,17 @@ async def start(enforcer: Enforcer, sandbox: Sandbox) -> Container:
 async def stop(enforcer: Enforcer, sandbox: Sandbox) -> None:
     """Stop a pod, and wait until what was begun for it is done."""
     await enforcer.stop_pod_sandbox(sandbox)
+    await settled(enforcer)
+
+
+async def remove(enforcer: Enforcer, sandbox: Sandbox) -> None:
+    """Remove a pod, and wait until what was begun for it is done."""
+    await enforcer.remove_pod_sandbox(sandbox)
+    await settled(enforcer)
+
+
+async def settled(enforcer: Enforcer) -> None:
+    """Wait until nothing is under way."""
     while enforcer.turns.tasks:
         await asyncio.wait(enforcer.turns.tasks)
 

@@ -242,7 +242,7 @@ async def tell(lab: Lab, enforcer: Enforcer, pods: Sequence[tuple[str, Sandbox]]
             if name == "synchronize":
                 enforcer.disconnected()
             await getattr(enforcer, name)(*values)
-            if name == "stop_pod_sandbox":
+            if name in {"stop_pod_sandbox", "remove_pod_sandbox"}:
                 await asyncio.gather(*enforcer.turns.tasks)
     except Refusal as refusal:
         return str(refusal)
