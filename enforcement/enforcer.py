@@ -5,12 +5,12 @@ two pods wait for each other.
 """
 
 import asyncio
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from math import inf
 from typing import Final, TypeVar
 
+from noisegate.enforcement.bypass import YOUNG_ROUNDS, Bypass
 from noisegate.enforcement.holder import Held, Holder, not_enforced
 from noisegate.enforcement.intent import intent as intents
 from noisegate.enforcement.intent.intent import Intent, asks_node, choose
@@ -20,7 +20,6 @@ from noisegate.enforcement.kernel.tcwatch import Changes
 from noisegate.enforcement.ledger import Record
 from noisegate.enforcement.metrics import KINDS, Metrics
 from noisegate.enforcement.nri.events import UNADJUSTED, Adjustment, Container, Sandbox, State, Validation
-from noisegate.enforcement.plan.network import Counters, unreached
 from noisegate.enforcement.plan.rdt import RdtAdjustment
 from noisegate.enforcement.rdt import NodeRdt
 from noisegate.enforcement.refusal import Refusal
@@ -40,10 +39,7 @@ BEHIND: Final = 2
 """Of them that nobody waits for, such as a thousand of a runtime that is taken over: its calls find processors free."""
 BEHIND_SECONDS: Final = 2.0
 """For one of these; if it takes longer, it goes on, and the next one begins."""
-YOUNG_ROUNDS: Final = 6
-"""Rounds in which the counters of a new pod are looked at: a data path that passes classes by does so from the start."""
 _GONE: Final = frozenset({State.STOPPED})
-_MOVES: Final = {"ingress": "receives", "egress": "sends"}
 _WITHOUT_SANDBOX: Final = "-"
 """No sandbox has this id."""
 
@@ -91,6 +87,7 @@ class Enforcer:
         self.pods: Pods | None = None
         self.turns: Final = Turns(THREADS, log)
         self.troubles: Final = Troubles(metrics, log, events)
+        self.bypass: Final = Bypass(holder, self.turns, self.troubles)
         self._plugin: Final = plugin
         self._excluded: Final = frozenset(excluded)
         self._metrics: Final = metrics
@@ -100,8 +97,6 @@ class Enforcer:
         self._behind: Final = asyncio.Semaphore(BEHIND)
         self._looks: Final[set[str]] = set()
         self._unlisted: Final[set[str]] = set()
-        self._counters: Final[dict[str, Counters]] = {}
-        self._counted: Final[Counter[str]] = Counter()
 
     # What the runtime says.
 
@@ -201,14 +196,14 @@ class Enforcer:
         astray = await self.turns.off_loop(self.holder.astray)
         for uid in astray | self.troubles.of.keys() | self._ends.keys():
             await self._look_now(uid)
-        await self._guarded(self._watch_counters, YOUNG_ROUNDS)
+        await self._guarded(self.bypass.look, YOUNG_ROUNDS)
 
     async def look_at_all(self) -> None:
         """Look at every pod, whether anything tells of a change or not."""
         for record in self.holder.ledger.all():
             await self._look_now(record.uid)
         await self.collect()
-        await self._watch_counters(inf)
+        await self.bypass.look()
 
     async def _look_now(self, uid: str) -> None:
         # Of one that something is done with the next round will tell.
@@ -239,33 +234,6 @@ class Enforcer:
         """Wait for what is under way."""
         await self.turns.close()
 
-    async def _watch_counters(self, most: float) -> None:
-        """Look whether what pods send and receive passes the classes that should hold it.
-
-        Args:
-            most: A pod that was looked at so often is left out.
-        """
-        for record in self.holder.ledger.all():
-            if record.network is None or self._counted[record.uid] >= most:
-                continue
-            self._counted[record.uid] += 1
-            try:
-                now = await self.turns.off_loop(
-                    self.holder.shaper.counters, record.network.interface, record.network.ifb
-                )
-            except (GoneError, Refusal):
-                self._counters.pop(record.uid, None)
-                continue
-            before = self._counters.get(record.uid)
-            self._counters[record.uid] = now
-            for direction in unreached(before, now) if before is not None else ():
-                told = f"what the pod {_MOVES[direction]} passes the class that holds its {direction}: something on {record.network.interface.name} takes the frames another way"
-                self.troubles.event(
-                    record,
-                    "NetworkLimitPassedBy",
-                    f"{told} (see eBPF programs and filters: tc filter show, bpftool net)",
-                )
-
     async def status(self) -> list[PodStatus]:
         """Return what each pod that is known asked for, what was applied, and what the kernel has now."""
         found = [await self.turns.off_loop(self.holder.status, record) for record in self.holder.ledger.all()]
@@ -289,7 +257,7 @@ class Enforcer:
         for kind, number in numbers.items():
             self._metrics.pods.labels(kind).set(number)
         known = {record.uid for record in self.holder.ledger.all()} | self.turns.waiting.keys()
-        for memory in (self.troubles.of, self.troubles.skipped, self._counters, self._counted, self._ends):
+        for memory in (self.troubles.of, self.troubles.skipped, self.bypass.counted, self.bypass.looks, self._ends):
             for uid in memory.keys() - known:
                 del memory[uid]
         self._unlisted.intersection_update(known)
