@@ -261,8 +261,8 @@ def test_what_is_others_stays(node: Node, enforcer: Enforcer, disks: Mapping[str
     assert [one.observed for one in enforcer.pod(uid).disk] == [one.asked for one in enforcer.pod(uid).disk]
 
     node.cri.remove_pod(pod)
+    enforcer.until(lambda: uid not in {one.uid for one in enforcer.status().pods})
     assert node.read(loads.io_max(pod)) == before
-    assert uid not in {one.uid for one in enforcer.status().pods}
 
 
 @ON_SYSTEMD

@@ -305,7 +305,7 @@ def test_nothing_is_left_of_a_pod(containerd: Containerd, enforcer: Enforcer) ->
     cri.run(pod)
     assert picture(node) != before
     cri.stop_pod(pod)
-    assert picture(node) == before
+    enforcer.until(lambda: picture(node) == before)
     rounds = enforcer.metric("noisegate_node_last_reconcile_timestamp_seconds")
     enforcer.until(lambda: enforcer.metric("noisegate_node_last_reconcile_timestamp_seconds") > rounds + 1)
     assert network_status(enforcer, pod).observed == NOTHING
@@ -315,7 +315,7 @@ def test_nothing_is_left_of_a_pod(containerd: Containerd, enforcer: Enforcer) ->
     assert network_status(enforcer, pod).observed == NOTHING
     assert enforcer.pod(pod.uid).trouble == []
     cri.remove_pod(pod)
-    assert enforcer.status().pods == []
+    enforcer.until(lambda: enforcer.status().pods == [])
     assert list((node.root / STATE / "pods").iterdir()) == []
     assert "not-held" not in enforcer.told()
 
@@ -420,7 +420,7 @@ def test_a_pod_gets_another_sandbox(containerd: Containerd, enforcer: Enforcer, 
     before = picture(node)
     assert (ifb_name(new.id) in before, ifb_name(old.id) in before) == (True, False)
     cri.remove_pod(old)
-    assert picture(node) == before
+    enforcer.until(lambda: picture(node) == before)
     assert held(enforcer, new)
     assert "not-held" not in enforcer.told()
 
@@ -436,8 +436,8 @@ def test_a_network_that_goes_before_its_pod(containerd: Containerd, enforcer: En
     wait_until(lambda: "veth" not in node.run("ip", "-o", "link"))
     cri.stop_pod(pod)
     cri.remove_pod(pod)
-    assert picture(node) == before
-    assert enforcer.status().pods == []
+    enforcer.until(lambda: picture(node) == before)
+    enforcer.until(lambda: enforcer.status().pods == [])
 
 
 def wait_until(true: Callable[[], bool]) -> None:
@@ -567,8 +567,8 @@ def test_a_node_that_cannot_refuses_only_who_asks(containerd: Containerd, enforc
             cri.run_pod(annotations=asked | REQUIRED)
         assert "noisegate: disk limits are cgroup v2's, and /sys/fs/cgroup is none" in refused.value.text
         assert "boot with systemd.unified_cgroup_hierarchy=1" in refused.value.text
-    assert picture(node) == before
-    assert enforcer.status().pods == []
+    enforcer.until(lambda: picture(node) == before)
+    enforcer.until(lambda: enforcer.status().pods == [])
     assert enforcer.metric("noisegate_node_refusals_total", kind="disk") == 2
     assert enforcer.status().enforces == ["network"]
     for asked in (ASKING, {}):
@@ -644,6 +644,6 @@ def test_many_pods_come_and_go_at_once(containerd: Containerd, enforcer: Enforce
             pod.uid for pod in pods
         }
         list(threads.map(go, pods))
-    assert picture(node) == before
-    assert enforcer.status().pods == []
+    enforcer.until(lambda: picture(node) == before)
+    enforcer.until(lambda: enforcer.status().pods == [])
     assert "not-held" not in enforcer.told()
