@@ -182,10 +182,6 @@ class Rtnetlink:
         """
         self._ask(tc.htb(index, handle, default), RTM_NEWQDISC, CREATE | (REPLACE if replace else EXCL))
 
-    def add_clsact(self, index: int) -> None:
-        """Put a clsact on a device that has neither clsact nor ingress qdisc."""
-        self._ask(tc.clsact(index), RTM_NEWQDISC, CREATE | EXCL)
-
     def delete_qdisc(self, index: int, parent: int, handle: int) -> None:
         """Take a qdisc away, if the one that stands there has this handle."""
         self._ask(tc.message(index, parent, handle), RTM_DELQDISC)

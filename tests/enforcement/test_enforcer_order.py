@@ -13,7 +13,7 @@ from fakenetwork import Ifb
 from noisegate.enforcement.actions import Rates
 from noisegate.enforcement.enforcer import Enforcer
 from noisegate.enforcement.ledger import Ledger
-from noisegate.enforcement.nri.events import State
+from noisegate.enforcement.nri.events import Sandbox, State
 from noisegate.enforcement.refusal import Refusal
 from noisegate.isolation import keys
 
@@ -126,14 +126,20 @@ async def test_synchronize_undoes_what_has_gone(lab: Lab, enforcer: Enforcer) ->
     assert lab.snapshot() == before
 
 
-async def test_a_pod_that_runs_and_is_not_listed(lab: Lab, enforcer: Enforcer) -> None:
-    """A runtime that started again leaves out what it could not ask: the pod stays held until nothing of it runs."""
+async def unlisted(lab: Lab, enforcer: Enforcer) -> Sandbox:
+    """Have a pod that runs, is held, and is not on the runtime's list."""
     pod = lab.pod("a", BOTH)
     await start(enforcer, pod)
     lab.cgroups.populate(pod.cgroup_parent)
     enforcer.disconnected()
     await enforcer.synchronize([], [])
     assert held(lab, pod)
+    return pod
+
+
+async def test_a_pod_that_runs_and_is_not_listed(lab: Lab, enforcer: Enforcer) -> None:
+    """A runtime that started again leaves out what it could not ask: the pod stays held until nothing of it runs."""
+    pod = await unlisted(lab, enforcer)
     assert [line["uid"] for line in lab.told("unlisted")] == ["a"]
     lab.end(pod)
     await enforcer.look_at_all()
@@ -146,12 +152,7 @@ async def test_a_pod_that_runs_and_is_not_listed(lab: Lab, enforcer: Enforcer) -
 
 async def test_a_pod_that_is_not_listed_and_whose_network_leaks(lab: Lab, enforcer: Enforcer) -> None:
     """Nobody took its network namespace down; with its cgroup it has ended all the same."""
-    pod = lab.pod("a", BOTH)
-    await start(enforcer, pod)
-    lab.cgroups.populate(pod.cgroup_parent)
-    enforcer.disconnected()
-    await enforcer.synchronize([], [])
-    assert held(lab, pod)
+    pod = await unlisted(lab, enforcer)
     lab.remove(pod)
     await enforcer.look_round()
     assert (enforcer.holder.ledger.all(), lab.network.ifbs(), lab.reasons()) == ((), [], [])

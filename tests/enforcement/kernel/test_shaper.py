@@ -509,12 +509,12 @@ def test_worker_threads_share_nothing(node: Node) -> None:
 def test_the_kernels_own_words_are_kept(pod: Pod) -> None:
     """Where it gives some beside the errno."""
     with Rtnetlink() as route:
-        route.add_clsact(pod.host.index)
-        with pytest.raises(OSError, match="Exclusivity flag on, cannot modify") as refused:
-            route.add_clsact(pod.host.index)
-        assert refused.value.errno == 17
         with pytest.raises(FileNotFoundError):
             route.set_htb_class(pod.host.index, HANDLE, HANDLE | 1, htb_class(M))
+        route.add_htb(pod.host.index, HANDLE, 1)
+        with pytest.raises(OSError, match="Exclusivity flag on, cannot modify") as refused:
+            route.add_htb(pod.host.index, HANDLE, 1)
+        assert refused.value.errno == 17
         assert route.link(name="absent") is None
         assert index_of(pod.host.name) == pod.host.index
 
